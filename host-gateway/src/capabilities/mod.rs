@@ -1,0 +1,34 @@
+//! What plugins may do to this host, one file a capability, all of one shape: check the
+//! scope → make the effect → let the [`Recorder`](crate::effects::Recorder) journal and
+//! apply it. Nothing here runs a shell or takes a path from a guest.
+
+pub mod accounts;
+mod call;
+pub mod containers;
+pub mod scripts;
+pub mod state;
+pub mod system;
+pub mod vpn;
+
+pub use call::{Call, Facts, Meter};
+
+use viworks_signing::grant::Grant;
+use wasmtime::component::Linker;
+
+/// The WIT of `viworks:gateway@1.0.0`, as Rust.
+#[allow(missing_debug_implementations, unreachable_pub, clippy::all, reason = "generated code")]
+pub mod wit {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "capabilities",
+        imports: { default: async | trappable },
+        exports: { default: async },
+    });
+}
+
+/// Every interface that this gateway implements, with what grants it: one line each, for
+/// example `("vpn", |g| g.vpn.is_some(), |l| g::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),`
+pub const INTERFACES: &[Interface] = &[];
+
+/// An interface's name, what grants it, and what adds it to a linker.
+pub type Interface = (&'static str, fn(&Grant) -> bool, fn(&mut Linker<Call>) -> wasmtime::Result<()>);

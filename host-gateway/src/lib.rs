@@ -1,0 +1,15 @@
+//! The gateway: runs signed verbs on a managed host, within what its owner granted.
+//!
+//! The path of one invocation, forward: [`link`] receives an order → `warrant::verify`
+//! (in `viworks-protocol`) → [`executor`] → [`journal`] → [`runtime`] instantiates the
+//! plugin → a function in [`capabilities`] checks its scope → [`effects`] journals and
+//! applies → the report goes to the journal's outbox → [`link`] delivers it.
+//!
+//! The path of one plugin: [`link`] is offered a digest → [`plugins`] fetches, admits,
+//! compiles and swaps.
+
+pub mod capabilities;
+pub mod effects;
+pub mod failure;
+pub mod host;
+pub mod journal;

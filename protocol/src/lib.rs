@@ -1,0 +1,23 @@
+//! What the backend and its gateways say to each other; no I/O.
+//!
+//! - [`id`]: agents, commands, invocations
+//! - [`warrant`]: the signed order for one command, and its verification by one gateway
+//! - [`merkle`]: the tree over a command's frozen targets (RFC 6962 hashing)
+//! - [`frame`]: the closed lists of frames of either sender, their sizes and rates
+//! - [`outcome`]: how an invocation ended, with failure, effects, log and cost
+//! - [`telemetry`]: one health sample of a host
+//! - [`chunk`]: the binary frame that carries a part of a plugin
+
+pub mod chunk;
+pub mod frame;
+pub mod id;
+pub mod merkle;
+pub mod outcome;
+pub mod telemetry;
+pub mod warrant;
+
+/// The one protocol version spoken here; a peer of another is refused at the handshake.
+pub const VERSION: u32 = 1;
+
+/// The WebSocket path on the agents' port.
+pub const PATH: &str = "/ws/agent";
