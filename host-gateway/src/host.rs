@@ -7,7 +7,7 @@ use crate::capabilities::{accounts, containers, scripts, state, system, vpn};
 
 /// The `[providers]` table of the gateway's configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct HostConfig {
     pub accounts: accounts::Config,
     pub vpn: vpn::Config,

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// `[providers.system]`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {}
 
 #[derive(Debug)]

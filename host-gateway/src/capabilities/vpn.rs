@@ -7,7 +7,7 @@ use crate::failure::Failure;
 
 /// `[providers.vpn]`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct Config {}
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Provider {
 
 /// What can change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Change {}
 
 impl Change {

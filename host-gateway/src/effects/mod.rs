@@ -14,7 +14,7 @@ use crate::host::Host;
 
 /// One change, of one capability. Holds no secret: effects are journaled and reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "capability", content = "change", rename_all = "kebab-case")]
+#[serde(tag = "capability", content = "change", rename_all = "snake_case")]
 pub enum Effect {
     Accounts(accounts::Change),
     Vpn(vpn::Change),
@@ -25,7 +25,7 @@ pub enum Effect {
 
 /// What taking an effect back would be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Inverse {
     Effect(Box<Effect>),
     Irreversible,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which accounts may be made and touched. Root and system accounts never are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct AccountsScope {
     /// Supplementary groups that may be given. None by default.
     pub groups: Patterns,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which containers exist for a plugin, and what may be done to them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct ContainersScope {
     pub names: Patterns,
     /// Every one must be on the container: `key` or `key=value`.

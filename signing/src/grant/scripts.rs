@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// Which scripts may run. A script runs only if the policy pins its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct ScriptsScope {
     pub names: Patterns,
     /// By name: lowercase hex SHA-256 of the file. Only a policy sets it.

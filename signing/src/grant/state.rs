@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How much a plugin may keep on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct StateScope {
     pub max_keys: u32,
     /// All keys and values together.

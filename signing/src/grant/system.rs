@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Reads need no scope but the services whose state may be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct SystemScope {
     pub services: Patterns,
 }

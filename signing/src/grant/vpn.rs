@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which VPN users may be made and removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default)]
 pub struct VpnScope {
     /// `wireguard`, `openvpn`.
     pub providers: Vec<String>,
