@@ -1,20 +1,67 @@
 //! The journal: what this gateway was ordered to do, what it did, and what it still owes
 //! the backend. SQLite in WAL mode with `synchronous=FULL`, written by one OS thread that
 //! commits everything that waits in one transaction. Reads of verbs never come here.
+//! Refuses to forget what the backend has not acknowledged, and to begin anew over a
+//! damaged file: what ran before would run again.
 
+mod recover;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
 use viworks_protocol::id::InvocationId;
 use viworks_protocol::outcome::Report;
 
 use crate::effects::{Effect, Inverse};
+use store::Store;
+use writer::{Step, Task};
+
+/// The journal's file in the state directory.
+pub const FILE: &str = "journal.db";
+
+/// How long after its validity an invocation is remembered, so that a late repetition
+/// is known: a day.
+pub const REMEMBER_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Requests that may wait for the journal's thread; who comes later waits to enter.
+const QUEUE: usize = 1_024;
 
 /// A handle on the journal's thread. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Journal {}
+pub struct Journal {
+    /// The way to the thread, or why there is none.
+    requests: Result<mpsc::Sender<Box<dyn Step>>, JournalError>,
+    gauges: Arc<Gauges>,
+}
 
-#[derive(Debug, Clone, thiserror::Error)]
+/// What the status endpoint and telemetry show of the journal.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    owed: AtomicU32,
+    /// The last write's error, until a write succeeds again.
+    fault: std::sync::Mutex<Option<JournalError>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
     #[error("the journal has stopped")]
     Stopped,
+    #[error("the journal's disk is full")]
+    Full,
+    #[error("the journal is damaged: {0}")]
+    Corrupt(String),
+    #[error("the journal is in use by another process")]
+    InUse,
+    #[error("the journal was written by a newer version ({0})")]
+    Version(u32),
+    #[error("the journal could not be opened: {0}")]
+    Open(String),
     #[error("the journal could not be written: {0}")]
     Write(String),
 }
@@ -30,21 +77,71 @@ pub enum Admission {
     Ended(Box<Report>),
 }
 
+/// A report that the backend has not acknowledged.
+#[derive(Debug)]
+pub struct Owed {
+    /// The place in the outbox; the cursor of the next page. Grows, never returns.
+    pub place: u64,
+    pub invocation: InvocationId,
+    pub report: Report,
+}
+
+/// What [`Journal::recover`] settled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Without any intent: nothing happened, reported `failed` (`interrupted`).
+    pub interrupted: u32,
+    /// With intents: reported `unknown`, with the effects as they are known.
+    pub unknown: u32,
+}
+
 impl Journal {
-    /// Enter an invocation, durably, unless it is known.
+    /// Open or create the journal in `state_dir` and start its thread.
+    ///
+    /// # Errors
+    /// When the file can't be opened, is damaged, or another process holds it.
+    pub fn open(state_dir: &Path) -> Result<Self, JournalError> {
+        Self::start(Store::open(&state_dir.join(FILE))?)
+    }
+
+    fn start(store: Store) -> Result<Self, JournalError> {
+        let gauges = Arc::new(Gauges::default());
+        let (requests, waiting) = mpsc::channel(QUEUE);
+        let thread_gauges = Arc::clone(&gauges);
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer::run(&store, waiting, &thread_gauges))
+            .map_err(|e| JournalError::Open(e.to_string()))?;
+        Ok(Self { requests: Ok(requests), gauges })
+    }
+
+    /// A journal that refuses everything with `error`, for a gateway that has to stay up
+    /// without one: it serves reads and refuses changes.
+    #[must_use]
+    pub fn unusable(error: JournalError) -> Self {
+        let gauges = Gauges { fault: std::sync::Mutex::new(Some(error.clone())), ..Gauges::default() };
+        Self { requests: Err(error), gauges: Arc::new(gauges) }
+    }
+
+    /// Enter an invocation, durably, unless it is known. `forget_after_ms` is the end of
+    /// its warrant's validity plus [`REMEMBER_MS`].
     ///
     /// # Errors
     /// When it can't be made durable: then it must not run.
-    pub async fn admit(&self, _invocation: &InvocationId, _forget_after_ms: u64) -> Result<Admission, JournalError> {
-        Err(JournalError::Stopped)
+    pub async fn admit(&self, invocation: &InvocationId, forget_after_ms: u64) -> Result<Admission, JournalError> {
+        let invocation = invocation.clone();
+        self.run(move |store| store.admit(&invocation, forget_after_ms)).await
     }
 
     /// Make the intent of the `seq`th effect durable.
     ///
     /// # Errors
     /// When it can't be made durable: then the effect must not happen.
-    pub async fn intent(&self, _invocation: &InvocationId, _seq: u32, _effect: &Effect) -> Result<(), JournalError> {
-        Err(JournalError::Stopped)
+    pub async fn intent(&self, invocation: &InvocationId, seq: u32, effect: &Effect) -> Result<(), JournalError> {
+        let (kind, summary) = (effect.kind(), effect.summary());
+        let json = serde_json::to_string(effect).map_err(|e| JournalError::Write(e.to_string()))?;
+        let invocation = invocation.clone();
+        self.run(move |store| store.intent(&invocation, seq, kind, &summary, &json)).await
     }
 
     /// Make the result of an effect durable: its inverse, or `None` if it failed.
@@ -53,18 +150,107 @@ impl Journal {
     /// When it can't be made durable.
     pub async fn effect_result(
         &self,
-        _invocation: &InvocationId,
-        _seq: u32,
-        _inverse: Option<&Inverse>,
+        invocation: &InvocationId,
+        seq: u32,
+        inverse: Option<&Inverse>,
     ) -> Result<(), JournalError> {
-        Err(JournalError::Stopped)
+        let json = inverse.map(serde_json::to_string).transpose().map_err(|e| JournalError::Write(e.to_string()))?;
+        let invocation = invocation.clone();
+        self.run(move |store| store.effect_result(&invocation, seq, json.as_deref())).await
     }
 
-    /// End an invocation and put its report into the outbox, in one transaction.
+    /// End an invocation and put its report into the outbox, in one transaction. The first
+    /// report stands; another for the same invocation changes nothing.
     ///
     /// # Errors
     /// When it can't be made durable.
-    pub async fn finish(&self, _invocation: &InvocationId, _report: &Report) -> Result<(), JournalError> {
-        Err(JournalError::Stopped)
+    pub async fn finish(&self, invocation: &InvocationId, report: &Report) -> Result<(), JournalError> {
+        let json = serde_json::to_string(report).map_err(|e| JournalError::Write(e.to_string()))?;
+        // Of use only to reports of invocations that were never admitted here.
+        let forget_after_ms = report.finished_ms.saturating_add(2 * REMEMBER_MS);
+        let invocation = invocation.clone();
+        self.run(move |store| store.finish(&invocation, &json, forget_after_ms)).await
+    }
+
+    /// The outbox after `place` (0: from its beginning), in the order of ending; at most
+    /// `limit` reports, and fewer when they are large.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn outbox(&self, after: u64, limit: u32) -> Result<Vec<Owed>, JournalError> {
+        self.run(move |store| store.outbox(after, limit)).await
+    }
+
+    /// The backend has the report. Returns as soon as this is queued, since a lost
+    /// acknowledgement costs one more delivery and nothing else.
+    ///
+    /// # Errors
+    /// When the journal has stopped.
+    pub async fn acknowledge(&self, invocation: &InvocationId) -> Result<(), JournalError> {
+        let invocation = invocation.clone();
+        self.enter(move |store: &Store| store.acknowledge(&invocation)).await.map(drop)
+    }
+
+    /// Settle what an earlier run of this gateway left unfinished. Call it once, before
+    /// the first [`Journal::admit`].
+    ///
+    /// # Errors
+    /// When it can't be made durable.
+    pub async fn recover(&self, now_ms: u64) -> Result<Recovered, JournalError> {
+        self.run(move |store| recover::recover(store, now_ms)).await
+    }
+
+    /// Drop some of what need not be remembered any longer, and say how many invocations
+    /// those were; call it again while it is [`Journal::FORGET_AT_ONCE`].
+    ///
+    /// # Errors
+    /// When the journal can't be written.
+    pub async fn forget(&self, now_ms: u64) -> Result<u32, JournalError> {
+        self.run(move |store| store.forget(now_ms, Self::FORGET_AT_ONCE)).await
+    }
+
+    /// The most invocations that one [`Journal::forget`] drops, so that nobody waits for it.
+    pub const FORGET_AT_ONCE: u32 = 500;
+
+    /// How many reports the backend has not acknowledged.
+    #[must_use]
+    pub fn owed(&self) -> u32 {
+        self.gauges.owed.load(Ordering::Relaxed)
+    }
+
+    /// Why the journal can't be written, if the last attempt failed.
+    #[must_use]
+    pub fn fault(&self) -> Option<JournalError> {
+        self.gauges.fault.lock().ok().and_then(|fault| fault.clone())
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Store) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        self.enter(work).await?.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn enter<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&Store) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, JournalError>>, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        let requests = self.requests.as_ref().map_err(Clone::clone)?;
+        requests.send(Box::new(Task::new(work, answer))).await.map_err(|_| JournalError::Stopped)?;
+        Ok(answered)
+    }
+}
+
+impl From<rusqlite::Error> for JournalError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        match error.sqlite_error_code() {
+            Some(Code::DiskFull) => Self::Full,
+            Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Corrupt(error.to_string()),
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::InUse,
+            Some(Code::CannotOpen) => Self::Open(error.to_string()),
+            _ => Self::Write(error.to_string()),
+        }
     }
 }
