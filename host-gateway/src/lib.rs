@@ -13,3 +13,4 @@ pub mod effects;
 pub mod failure;
 pub mod host;
 pub mod journal;
+pub mod process;
