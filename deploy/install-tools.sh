@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Install what building and testing need on Debian 12: only what is missing, as root.
+set -euo pipefail
+
+declare -A package_of=(
+  [cc]=build-essential [make]=make [curl]=curl [jq]=jq [openssl]=openssl [ip]=iproute2 [ping]=iputils-ping
+  [iptables]=iptables [openvpn]=openvpn [wg]=wireguard-tools [wireguard-go]=wireguard-go [dockerd]=docker.io
+  [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux
+)
+missing=()
+for program in "${!package_of[@]}"; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
+done
+dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
+if ((${#missing[@]})); then
+  echo "installing: ${missing[*]}" >&2
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
+cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
