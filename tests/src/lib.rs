@@ -1,5 +1,9 @@
 //! What the end-to-end tests, the fleet simulator and the benchmarks share: a throwaway
-//! PKI and simulated gateways.
+//! PKI, a cluster of the real programs, a client of its API, and simulated gateways.
 
+pub mod api;
+pub mod cluster;
 pub mod fleet;
+pub mod gateway;
 pub mod pki;
+pub mod program;
