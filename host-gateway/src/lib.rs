@@ -9,6 +9,8 @@
 //! compiles and swaps.
 
 pub mod capabilities;
+pub mod clock;
+pub mod config;
 pub mod effects;
 pub mod failure;
 pub mod host;

@@ -1,0 +1,225 @@
+//! The keys of a configuration and where their values come from: the TOML file, then the
+//! environment over it. Refuses keys that it does not know, naming the nearest that exists.
+
+use std::collections::BTreeMap;
+
+use super::fault::Faults;
+
+/// Every key of the file's top level. In the environment a key is `VIW_AGENT_` and its
+/// name in upper case.
+pub(super) const KEYS: &[&str] = &[
+    "backend_url",
+    "agent_id",
+    "cert_path",
+    "key_path",
+    "trust_bundle",
+    "backend_spki_pin",
+    "site",
+    "labels",
+    "container_engine",
+    "scripts_root",
+    "required_scripts",
+    "max_concurrency",
+    "queue",
+    "cmd_timeout_secs",
+    "state_dir",
+    "warrant_keys",
+    "release_keys",
+    "policy",
+    "status_socket",
+    "audit_log",
+    "telemetry_secs",
+    "drain_secs",
+    "log_format",
+];
+
+/// The one key that the environment can't set.
+const PROVIDERS: &str = "providers";
+
+const PREFIX: &str = "VIW_AGENT_";
+
+/// The name of a key in the environment.
+pub(super) fn env_name(key: &str) -> String {
+    // The contract's name of this one is older than the rule.
+    format!("{PREFIX}{}", if key == "agent_id" { "ID".to_owned() } else { key.to_uppercase() })
+}
+
+/// The environment's `VIW_AGENT_*` variables, or what a test gives in their place.
+pub type Env = BTreeMap<String, String>;
+
+/// The process's environment as far as it is this program's.
+#[must_use]
+pub fn process_env() -> Env {
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(|n| n.starts_with(PREFIX))?;
+        Some((name, value.to_string_lossy().into_owned()))
+    });
+    ours.collect()
+}
+
+/// The merged values, one way to read each kind. What can't be read becomes a fault and
+/// its default, so that the remaining keys are looked at all the same.
+pub(super) struct Values {
+    table: toml::Table,
+}
+
+impl Values {
+    /// Lay `env` over `table`.
+    pub(super) fn merge(mut table: toml::Table, env: &Env, faults: &mut Faults) -> Self {
+        for (key, value) in &table {
+            if !KEYS.contains(&key.as_str()) && key != PROVIDERS {
+                let near = nearest(key, KEYS.iter().copied().chain([PROVIDERS]));
+                faults.add(key, shown(value), "there is no such key", format!("did you mean {near}? Else remove it"));
+            }
+        }
+        let names: BTreeMap<String, &str> = KEYS.iter().map(|key| (env_name(key), *key)).collect();
+        for (name, value) in env {
+            if let Some(key) = names.get(name) {
+                table.insert((*key).to_owned(), toml::Value::String(value.clone()));
+            } else if name != super::CONFIG_ENV {
+                let near = nearest(name, names.keys().map(String::as_str));
+                let mend = format!("did you mean {near}? Else unset it");
+                faults.add(name, value, "there is no such variable", mend);
+            }
+        }
+        Self { table }
+    }
+
+    /// A text; `None` when absent or empty.
+    pub(super) fn text(&self, key: &str, faults: &mut Faults) -> Option<String> {
+        match self.table.get(key)? {
+            toml::Value::String(text) if text.trim().is_empty() => None,
+            toml::Value::String(text) => Some(text.trim().to_owned()),
+            other => {
+                faults.add(key, shown(other), "is not a text", format!("write {key} = \"…\""));
+                None
+            }
+        }
+    }
+
+    /// A text that must be there.
+    pub(super) fn required(&self, key: &str, what: &str, faults: &mut Faults) -> Option<String> {
+        let is_text = self.table.get(key).is_none_or(toml::Value::is_str);
+        let text = self.text(key, faults);
+        if text.is_none() && is_text {
+            faults.add(key, "", "is missing or empty", format!("set {key} (or {}) to {what}", env_name(key)));
+        }
+        text
+    }
+
+    /// A whole number within bounds, or its default.
+    pub(super) fn number(&self, key: &str, default: u32, bounds: (u32, u32), faults: &mut Faults) -> u32 {
+        let Some(value) = self.table.get(key) else { return default };
+        let number = match value {
+            toml::Value::Integer(number) => u32::try_from(*number).ok(),
+            toml::Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let (least, most) = bounds;
+        number.filter(|n| (least..=most).contains(n)).unwrap_or_else(|| {
+            let problem = format!("is not a whole number from {least} to {most}");
+            faults.add(key, shown(value), problem, format!("set it within the bounds, or remove it for {default}"));
+            default
+        })
+    }
+
+    /// A list of texts; in the environment separated by commas.
+    pub(super) fn list(&self, key: &str, faults: &mut Faults) -> Vec<String> {
+        let Some(value) = self.table.get(key) else { return Vec::new() };
+        if let toml::Value::String(text) = value {
+            return text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect();
+        }
+        value.clone().try_into().unwrap_or_else(|_| {
+            faults.add(key, shown(value), "is not a list of texts", format!("write {key} = [\"…\", \"…\"]"));
+            Vec::new()
+        })
+    }
+
+    /// A table of texts; in the environment `a=b,c=d`.
+    pub(super) fn pairs(&self, key: &str, faults: &mut Faults) -> BTreeMap<String, String> {
+        let Some(value) = self.table.get(key) else { return BTreeMap::new() };
+        let pairs = match value {
+            toml::Value::String(text) => text
+                .split(',')
+                .filter(|pair| !pair.trim().is_empty())
+                .map(|pair| pair.split_once('=').map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned())))
+                .collect(),
+            other => other.clone().try_into().ok(),
+        };
+        pairs.unwrap_or_else(|| {
+            let mend = format!("write [{key}] and a line name = \"value\" for each, or {}=a=b,c=d", env_name(key));
+            faults.add(key, shown(value), "is not a table of texts", mend);
+            BTreeMap::new()
+        })
+    }
+
+    /// The tables under `[providers]`.
+    pub(super) fn providers(&self, faults: &mut Faults) -> toml::Table {
+        match self.table.get(PROVIDERS) {
+            None => toml::Table::new(),
+            Some(toml::Value::Table(table)) => table.clone(),
+            Some(other) => {
+                faults.add(PROVIDERS, shown(other), "is not a table", "write [providers.accounts] and so on");
+                toml::Table::new()
+            }
+        }
+    }
+}
+
+/// A value as a fault shows it.
+fn shown(value: &toml::Value) -> String {
+    let text = match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.chars().take(200).collect()
+}
+
+/// The name with the fewest edits to `wrong`; a common beginning counts for it.
+pub(super) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> &'a str {
+    let begins = |name: &str| name.chars().zip(wrong.chars()).take_while(|(a, b)| a == b).count();
+    names.into_iter().min_by_key(|name| 2 * wrong.len() + edits(wrong, name) - begins(name)).unwrap_or_default()
+}
+
+/// Levenshtein's distance, in one row.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_nearest_key() {
+        for (wrong, right) in [("agentid", "agent_id"), ("trust-bundle", "trust_bundle"), ("drain", "drain_secs")] {
+            assert_eq!(nearest(wrong, KEYS.iter().copied()), right);
+        }
+    }
+
+    #[test]
+    fn the_environment_lies_over_the_file() {
+        let mut faults = Faults::default();
+        let table = "queue = 3\nsite = \"a\"\nagentid = \"x\"".parse().unwrap();
+        let env = [("VIW_AGENT_SITE", "b"), ("VIW_AGENT_LABELS", "r=db, z = eu"), ("VIW_AGENT_QUEU", "1")];
+        let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let values = Values::merge(table, &env, &mut faults);
+        assert_eq!(values.text("site", &mut faults).as_deref(), Some("b"));
+        assert_eq!(values.number("queue", 64, (0, 10), &mut faults), 3);
+        assert_eq!(values.pairs("labels", &mut faults)["z"], "eu");
+        let said: Vec<_> = faults.iter().map(|f| (f.key.as_str(), f.mend.as_str())).collect();
+        assert_eq!(said[0], ("agentid", "did you mean agent_id? Else remove it"));
+        assert_eq!(said[1], ("VIW_AGENT_QUEU", "did you mean VIW_AGENT_QUEUE? Else unset it"));
+        assert_eq!(said.len(), 2);
+    }
+}

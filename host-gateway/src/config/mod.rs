@@ -1,0 +1,253 @@
+//! The gateway's configuration: a TOML file, the environment over it, and the files that
+//! they name, all read and checked at once. A [`Config`] is sound by its making; what is
+//! not sound is told as [`Faults`], every one of them.
+//!
+//! [`keys`] which there are · [`backend`] address and pins · [`identity`] certificates and
+//! keys · [`policy`] the host owner's file · [`fault`] what is told.
+
+mod backend;
+mod fault;
+mod files;
+mod identity;
+mod keys;
+mod policy;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use backend::{BackendUrl, Pin};
+pub use fault::{Fault, Faults};
+pub use identity::{Credentials, provider, spiffe_id};
+pub use keys::{Env, process_env};
+pub use policy::Policy;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use viworks_protocol::id::AgentId;
+use viworks_signing::keys::PublicKey;
+
+use crate::host::HostConfig;
+use keys::Values;
+
+/// Read if it exists and nothing else is named.
+pub const DEFAULT_FILE: &str = "/etc/viworks/gateway.toml";
+
+/// Names the file, where `--config` does not.
+pub const CONFIG_ENV: &str = "VIW_AGENT_CONFIG";
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/viworks-gateway";
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub backend: BackendUrl,
+    pub agent: AgentId,
+    pub credentials: Arc<Credentials>,
+    pub site: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub container_engine: Option<PathBuf>,
+    pub scripts_root: Option<PathBuf>,
+    pub max_concurrency: u32,
+    /// Invocations that wait beside the running ones; then `busy`.
+    pub queue: u32,
+    /// No invocation runs longer, whatever its warrant says.
+    pub cmd_timeout: Duration,
+    pub state_dir: PathBuf,
+    pub warrant_keys: Vec<PublicKey>,
+    pub release_keys: Vec<PublicKey>,
+    pub policy: Policy,
+    pub status_socket: PathBuf,
+    pub audit_log: PathBuf,
+    pub telemetry: Duration,
+    /// How long a stopping gateway lets what runs go on.
+    pub drain: Duration,
+    /// `None`: JSON unless standard error is a terminal.
+    pub json_log: Option<bool>,
+    pub providers: HostConfig,
+}
+
+impl Config {
+    /// Read everything: the file at `path` (or the one that `env` names, or the default
+    /// one), `env` over it, and all the files named there. `now` is Unix seconds.
+    ///
+    /// # Errors
+    /// Every fault that there is.
+    pub fn load(path: Option<&Path>, env: &Env, now: i64) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let table = read_file(path, env, &mut faults);
+        let values = Values::merge(table, env, &mut faults);
+        let config = build(&values, now, &mut faults);
+        match config {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(faults),
+        }
+    }
+
+    /// The status socket alone, for a program that asks a running gateway: everything else
+    /// may be unreadable for its user.
+    #[must_use]
+    pub fn status_socket(path: Option<&Path>, env: &Env) -> PathBuf {
+        let mut faults = Faults::default();
+        let values = Values::merge(read_file(path, env, &mut faults), env, &mut Faults::default());
+        let state_dir = state_dir(&values, &mut faults);
+        values.text("status_socket", &mut faults).map_or_else(|| state_dir.join("status.sock"), PathBuf::from)
+    }
+}
+
+fn read_file(path: Option<&Path>, env: &Env, faults: &mut Faults) -> toml::Table {
+    let named = path.map(Path::to_owned).or_else(|| env.get(CONFIG_ENV).map(PathBuf::from));
+    let path = match named {
+        Some(path) => path,
+        None if Path::new(DEFAULT_FILE).exists() => DEFAULT_FILE.into(),
+        None => return toml::Table::new(),
+    };
+    let Some(text) = files::read_shared("config", &path, faults) else { return toml::Table::new() };
+    text.parse().unwrap_or_else(|e: toml::de::Error| {
+        faults.add("config", path.display(), format!("is not TOML: {}", e.to_string().trim()), "correct that place");
+        toml::Table::new()
+    })
+}
+
+fn state_dir(values: &Values, faults: &mut Faults) -> PathBuf {
+    values.text("state_dir", faults).map_or_else(|| DEFAULT_STATE_DIR.into(), PathBuf::from)
+}
+
+/// Look at every key, whatever was wrong with the others.
+fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
+    let url = values.required("backend_url", "the backend's address, wss://HOST:PORT", faults);
+    let backend = url.and_then(|url| BackendUrl::parse(&url, faults));
+    let agent = values.required("agent_id", "this agent's id", faults).and_then(|id| {
+        let parsed = id.parse::<AgentId>();
+        parsed.inspect_err(|e| faults.add("agent_id", &id, e, "set the id that the certificate was issued for")).ok()
+    });
+    let credentials = credentials(values, agent.as_ref(), now, faults);
+
+    let site = values.text("site", faults);
+    if site.as_ref().is_some_and(|site| site.len() > 128) {
+        faults.add("site", site.as_deref().unwrap_or_default(), "is longer than 128 bytes", "shorten it");
+    }
+    let labels = values.pairs("labels", faults);
+    if labels.len() > 64 {
+        faults.add("labels", labels.len(), "are more than 64", "keep the ones that select hosts");
+    }
+    for (name, value) in &labels {
+        if name.is_empty() || name.len() > 64 || value.len() > 256 || format!("{name}{value}").contains(['=', ',']) {
+            let mend = "use 1 to 64 bytes for the name, at most 256 for the value, no '=' or ','";
+            faults.add(format!("labels.{name}"), value, "is not a label", mend);
+        }
+    }
+
+    let path = |key: &str, faults: &mut Faults| values.text(key, faults).map(PathBuf::from);
+    let container_engine = values.text("container_engine", faults).map(|text| {
+        let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(&text));
+        if !path.is_absolute() {
+            faults.add("container_engine", &text, "is not a unix socket's absolute path", "write /run/docker.sock");
+        }
+        path
+    });
+    let max_concurrency = values.number("max_concurrency", 4, (1, 256), faults);
+    let queue = values.number("queue", 64, (0, 10_000), faults);
+    let cmd_timeout = values.number("cmd_timeout_secs", 45, (1, 86_400), faults);
+    let telemetry = values.number("telemetry_secs", 30, (2, 86_400), faults);
+    let drain = values.number("drain_secs", 20, (0, 3_600), faults);
+
+    let state_dir = state_dir(values, faults);
+    files::writable_dir("state_dir", &state_dir, faults);
+    let status_socket = path("status_socket", faults).unwrap_or_else(|| state_dir.join("status.sock"));
+    files::writable_parent("status_socket", &status_socket, faults);
+    files::socket_path("status_socket", &status_socket, faults);
+    let audit_log = path("audit_log", faults).unwrap_or_else(|| state_dir.join("audit.jsonl"));
+    files::writable_parent("audit_log", &audit_log, faults);
+
+    let warrant_keys = public_keys(values, "warrant_keys", "the backend's public warrant key", faults);
+    let release_keys = public_keys(values, "release_keys", "the public keys that sign plugin releases", faults);
+    let policy = values
+        .required("policy", "the host owner's policy file; an empty one allows nothing", faults)
+        .map_or_else(Policy::default, |path| Policy::load(Path::new(&path), faults));
+    let scripts_root = path("scripts_root", faults);
+    files::scripts(scripts_root.as_deref(), &values.list("required_scripts", faults), &policy, faults);
+
+    let json_log = values.text("log_format", faults).and_then(|format| match format.as_str() {
+        "json" => Some(true),
+        "text" => Some(false),
+        _ => {
+            faults.add("log_format", &format, "is neither json nor text", "write one of them, or remove it");
+            None
+        }
+    });
+    let providers = providers(values, faults);
+    Some(Config {
+        backend: backend?,
+        agent: agent?,
+        credentials: Arc::new(credentials?),
+        site,
+        labels,
+        container_engine,
+        scripts_root,
+        max_concurrency,
+        queue,
+        cmd_timeout: Duration::from_secs(cmd_timeout.into()),
+        state_dir,
+        warrant_keys,
+        release_keys,
+        policy,
+        status_socket,
+        audit_log,
+        telemetry: Duration::from_secs(telemetry.into()),
+        drain: Duration::from_secs(drain.into()),
+        json_log,
+        providers,
+    })
+}
+
+fn credentials(values: &Values, agent: Option<&AgentId>, now: i64, faults: &mut Faults) -> Option<Credentials> {
+    let path = |key, what, faults: &mut Faults| values.required(key, what, faults).map(PathBuf::from);
+    let chain = path("cert_path", "the agent's certificate", faults)
+        .and_then(|path| identity::chain(&path, agent, now, faults));
+    let key_path = path("key_path", "the certificate's private key", faults);
+    let key = key_path.as_ref().and_then(|path| identity::key(path, faults));
+    if let (Some(path), Some((chain, _)), Some(key)) = (&key_path, &chain, &key) {
+        identity::matching(path, chain, key, faults);
+    }
+    let roots = path("trust_bundle", "the backend's certificate authority", faults)
+        .and_then(|path| identity::roots(&path, now, faults));
+    let pins = values
+        .required("backend_spki_pin", "the backend's key as sha256/BASE64", faults)
+        .map(|text| backend::parse_pins(&text, faults));
+    let (chain, expires) = chain?;
+    Some(Credentials { chain, key: key?, roots: Arc::new(roots?), pins: pins?, expires })
+}
+
+fn public_keys(values: &Values, key: &str, what: &str, faults: &mut Faults) -> Vec<PublicKey> {
+    let Some(path) = values.required(key, what, faults).map(PathBuf::from) else { return Vec::new() };
+    let Some(pem) = files::read_shared(key, &path, faults) else { return Vec::new() };
+    PublicKey::all_from_pem(&pem).unwrap_or_else(|e| {
+        let mut problem = e.to_string();
+        let mut source = std::error::Error::source(&e);
+        while let Some(inner) = source {
+            problem = format!("{problem}: {inner}");
+            source = inner.source();
+        }
+        faults.add(key, path.display(), problem, "put Ed25519 public keys there, SPKI in PEM");
+        Vec::new()
+    })
+}
+
+/// Each capability's table by itself, so that one fault does not hide another.
+fn providers(values: &Values, faults: &mut Faults) -> HostConfig {
+    let mut sound = toml::Table::new();
+    for (name, table) in values.providers(faults) {
+        let alone = toml::Table::from_iter([(name.clone(), table.clone())]);
+        match alone.try_into::<HostConfig>() {
+            Ok(_) => {
+                sound.insert(name, table);
+            }
+            Err(e) => {
+                let key = format!("providers.{name}");
+                faults.add(key, table, e.message(), "correct it, or remove it for the defaults");
+            }
+        }
+    }
+    sound.try_into().unwrap_or_default()
+}
