@@ -63,6 +63,12 @@ impl From<&str> for Failure {
     }
 }
 
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 /// Any error with a text, as a failure with a word about the step.
 pub trait OrFailure<T> {
     /// # Errors
