@@ -1,0 +1,297 @@
+//! The backend's configuration: one TOML file, each key overridden by
+//! `VIW_BACKEND_<KEY>`. Reports every fault at once, each with its key; refuses unknown
+//! keys, and values that nothing could run with.
+
+use serde::Deserialize;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const ENV: &str = "VIW_BACKEND_";
+
+/// Every key, as in the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Holds `viworks.db`, keys made here, and `listening.json`.
+    pub data_dir: PathBuf,
+    pub api_listen: SocketAddr,
+    pub agents_listen: SocketAddr,
+    /// Server certificate chain and key of the agents' port, PEM.
+    pub agents_cert: PathBuf,
+    pub agents_key: PathBuf,
+    /// The authorities that sign agents' client certificates, PEM.
+    pub agents_client_ca: PathBuf,
+    /// Their revocation lists, PEM; read again when the file changes.
+    pub agents_crl: Option<PathBuf>,
+    /// PKCS#8 PEM; by default `<data_dir>/warrant.key.pem`, made on the first run.
+    pub warrant_key: Option<PathBuf>,
+    /// Public keys that releases must be signed by, PEM.
+    pub release_keys: PathBuf,
+    pub heartbeat_secs: u32,
+    pub stale_after_secs: u64,
+    pub stale_check_secs: u64,
+    /// Commands with work at connected agents at the same time.
+    pub slots: u32,
+    pub max_targets: u32,
+    /// Of raw samples.
+    pub telemetry_retention_hours: u64,
+    /// Of hourly roll-ups.
+    pub telemetry_hourly_retention_days: u64,
+    pub command_retention_days: u64,
+    pub audit_retention_days: u64,
+    /// Ended agents' results are awaited so long after expiry and timeout.
+    pub result_grace_secs: u32,
+    /// Off when absent.
+    pub cleanup_containers_schedule: Option<Schedule>,
+    /// `json` or `text`; by default JSON where standard error is no terminal.
+    pub log_format: Option<LogFormat>,
+    /// Background work is given so long to end after SIGTERM.
+    pub drain_secs: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// An ordinary command, posted by the backend itself every so often.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Seconds between two runs.
+    #[serde(default = "hourly")]
+    pub every_secs: u64,
+    /// The verb's arguments.
+    #[serde(default)]
+    pub args: serde_json::Map<String, serde_json::Value>,
+    /// Which agents; all given conditions must hold.
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub site: Option<String>,
+    #[serde(default)]
+    pub all: bool,
+}
+
+fn hourly() -> u64 {
+    3_600
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/viworks-backend".into(),
+            api_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            agents_listen: SocketAddr::from(([0, 0, 0, 0], 8081)),
+            agents_cert: "/etc/viworks/agents.crt.pem".into(),
+            agents_key: "/etc/viworks/agents.key.pem".into(),
+            agents_client_ca: "/etc/viworks/agents-ca.crt.pem".into(),
+            agents_crl: None,
+            warrant_key: None,
+            release_keys: "/etc/viworks/release.pub.pem".into(),
+            heartbeat_secs: 20,
+            stale_after_secs: 1_800,
+            stale_check_secs: 300,
+            slots: 100,
+            max_targets: 100_000,
+            telemetry_retention_hours: 48,
+            telemetry_hourly_retention_days: 90,
+            command_retention_days: 30,
+            audit_retention_days: 400,
+            result_grace_secs: 60,
+            cleanup_containers_schedule: None,
+            log_format: None,
+            drain_secs: 20,
+        }
+    }
+}
+
+/// One thing wrong with one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub key: String,
+    pub message: String,
+}
+
+/// Everything wrong with a configuration; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} fault(s)", self.0.len())?;
+        self.0.iter().try_for_each(|fault| write!(f, "\n  {}: {}", fault.key, fault.message))
+    }
+}
+
+impl Config {
+    /// Read `file` (or `VIW_BACKEND_CONFIG`, or `/etc/viworks/backend.toml` where it
+    /// exists), then the environment.
+    ///
+    /// # Errors
+    /// Every fault of form and range. Files that keys name are not opened here.
+    pub fn load(file: Option<&Path>) -> Result<Self, Faults> {
+        Self::from_parts(file, |name| std::env::var(name).ok())
+    }
+
+    fn from_parts(file: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let mut faults = Vec::new();
+        let named = file.map(Path::to_owned).or_else(|| env(&format!("{ENV}CONFIG")).map(PathBuf::from));
+        let usual = Path::new("/etc/viworks/backend.toml");
+        let path = named.or_else(|| usual.exists().then(|| usual.to_owned()));
+        let mut table = toml::Table::new();
+        if let Some(path) = path {
+            match std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|text| parse(&text)) {
+                Ok(read) => table = read,
+                Err(message) => faults.push(Fault { key: path.display().to_string(), message }),
+            }
+        }
+        for key in KEYS {
+            if let Some(text) = env(&format!("{ENV}{}", key.to_uppercase())) {
+                table.insert((*key).to_owned(), from_env(&text));
+            }
+        }
+        // Each key by itself first, so that one bad value hides no other.
+        let mut good = toml::Table::new();
+        for (key, value) in table {
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            match alone.try_into::<Self>() {
+                Ok(_) => drop(good.insert(key, value)),
+                Err(error) => faults.push(Fault { key, message: error.message().to_owned() }),
+            }
+        }
+        let config: Self = good.try_into().unwrap_or_default();
+        config.ranges(&mut faults);
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+    }
+
+    fn ranges(&self, faults: &mut Vec<Fault>) {
+        let mut within = |key: &str, value: u64, low: u64, high: u64| {
+            if !(low..=high).contains(&value) {
+                faults.push(Fault { key: key.to_owned(), message: format!("{value} is not within {low} to {high}") });
+            }
+        };
+        within("heartbeat_secs", u64::from(self.heartbeat_secs), 1, 600);
+        within("stale_after_secs", self.stale_after_secs, 1, 31_536_000);
+        within("stale_check_secs", self.stale_check_secs, 1, 86_400);
+        within("slots", u64::from(self.slots), 1, 10_000);
+        within("max_targets", u64::from(self.max_targets), 1, 1 << viworks_protocol::merkle::MAX_DEPTH);
+        within("telemetry_retention_hours", self.telemetry_retention_hours, 1, 8_760);
+        within("telemetry_hourly_retention_days", self.telemetry_hourly_retention_days, 1, 3_650);
+        // A gateway keeps its memory of a command for its validity and a day.
+        within("command_retention_days", self.command_retention_days, 2, 3_650);
+        within("audit_retention_days", self.audit_retention_days, 1, 36_500);
+        within("result_grace_secs", u64::from(self.result_grace_secs), 0, 86_400);
+        within("drain_secs", self.drain_secs, 1, 600);
+        if let Some(schedule) = &self.cleanup_containers_schedule {
+            within("cleanup_containers_schedule.every_secs", schedule.every_secs, 60, 31_536_000);
+            if schedule.labels.is_empty() && schedule.site.is_none() && !schedule.all {
+                faults.push(Fault {
+                    key: "cleanup_containers_schedule".to_owned(),
+                    message: "selects no agent: give labels, site, or all = true".to_owned(),
+                });
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.join("viworks.db")
+    }
+
+    #[must_use]
+    pub fn warrant_key(&self) -> PathBuf {
+        self.warrant_key.clone().unwrap_or_else(|| self.data_dir.join("warrant.key.pem"))
+    }
+}
+
+const KEYS: &[&str] = &[
+    "data_dir",
+    "api_listen",
+    "agents_listen",
+    "agents_cert",
+    "agents_key",
+    "agents_client_ca",
+    "agents_crl",
+    "warrant_key",
+    "release_keys",
+    "heartbeat_secs",
+    "stale_after_secs",
+    "stale_check_secs",
+    "slots",
+    "max_targets",
+    "telemetry_retention_hours",
+    "telemetry_hourly_retention_days",
+    "command_retention_days",
+    "audit_retention_days",
+    "result_grace_secs",
+    "cleanup_containers_schedule",
+    "log_format",
+    "drain_secs",
+];
+
+fn parse(text: &str) -> Result<toml::Table, String> {
+    text.parse::<toml::Table>().map_err(|e| e.to_string())
+}
+
+/// A number, a table (`{ … }`), or else the text itself.
+fn from_env(text: &str) -> toml::Value {
+    if let Ok(number) = text.parse::<i64>() {
+        return toml::Value::Integer(number);
+    }
+    let table = text.trim_start().starts_with('{').then(|| parse(&format!("value = {text}")).ok()).flatten();
+    table.and_then(|mut t| t.remove("value")).unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, Faults> {
+        let Ok(dir) = tempfile::tempdir() else { panic!("a directory") };
+        let file = dir.path().join("backend.toml");
+        assert!(std::fs::write(&file, text).is_ok());
+        Config::from_parts(Some(&file), |name| {
+            env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = load(
+            "slots = 7\nheartbeat_secs = 5\n",
+            &[
+                ("VIW_BACKEND_SLOTS", "9"),
+                ("VIW_BACKEND_API_LISTEN", "127.0.0.1:0"),
+                ("VIW_BACKEND_LOG_FORMAT", "json"),
+            ],
+        );
+        let Ok(config) = config else { panic!("{config:?}") };
+        assert_eq!((config.slots, config.heartbeat_secs, config.api_listen.port()), (9, 5, 0));
+        assert_eq!(config.log_format, Some(LogFormat::Json));
+    }
+
+    #[test]
+    fn every_fault_is_told_with_its_key() {
+        let faults = load(
+            "slots = 0\nslotz = 1\napi_listen = \"nowhere\"\nheartbeat_secs = -1\n",
+            &[("VIW_BACKEND_CLEANUP_CONTAINERS_SCHEDULE", "{ every_secs = 3600 }")],
+        );
+        let Err(Faults(faults)) = faults else { panic!("accepted") };
+        let mut keys: Vec<_> = faults.iter().map(|f| f.key.as_str()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["api_listen", "cleanup_containers_schedule", "heartbeat_secs", "slots", "slotz"]);
+    }
+
+    #[test]
+    fn every_key_can_come_from_the_environment() {
+        let whole = "data_dir='d'\nagents_crl='c'\nwarrant_key='w'\nlog_format='text'\n[cleanup_containers_schedule]\nall=true\n";
+        let Ok(config) = load(whole, &[]) else { panic!("a configuration") };
+        let debug = format!("{config:?}");
+        for key in KEYS {
+            assert!(debug.contains(&format!("{key}: ")), "{key} is no field");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What the backend counts. Plain counters and gauges; the API writes them out.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+use std::fmt;
+
+/// One label, `kind`, of a closed list of words that the code holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Word(pub &'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.0.encode(encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    pub kind: Word,
+}
+
+/// Clones share their values.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Frames taken from gateways, by kind.
+    pub frames: Family<Kind, Counter>,
+    /// What was refused on the agents' port, by rule.
+    pub refusals: Family<Kind, Counter>,
+    pub sessions_opened: Counter,
+    pub sessions_closed: Family<Kind, Counter>,
+    pub commands_accepted: Counter,
+    /// Commands refused because every slot was taken.
+    pub commands_busy: Counter,
+    /// Invocations sent, again or for the first time.
+    pub deliveries: Counter,
+    /// Settled invocations by outcome.
+    pub outcomes: Family<Kind, Counter>,
+    /// Results that had been settled before.
+    pub duplicates: Counter,
+    pub samples: Counter,
+    /// Samples dropped because the queue was full.
+    pub samples_dropped: Counter,
+    pub chunks: Counter,
+    /// Times that a background task was started again, by task.
+    pub restarts: Family<Kind, Counter>,
+}
+
+impl Metrics {
+    /// Count one of `kind`.
+    pub(crate) fn count(family: &Family<Kind, Counter>, kind: &'static str) {
+        family.get_or_create(&Kind { kind: Word(kind) }).inc();
+    }
+
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry;
+        r.register("frames", "Frames from gateways", self.frames.clone());
+        r.register("refusals", "Refusals on the agents' port", self.refusals.clone());
+        r.register("sessions_opened", "Agents' sessions opened", self.sessions_opened.clone());
+        r.register("sessions_closed", "Agents' sessions closed", self.sessions_closed.clone());
+        r.register("commands_accepted", "Commands accepted", self.commands_accepted.clone());
+        r.register("commands_busy", "Commands refused for want of a slot", self.commands_busy.clone());
+        r.register("deliveries", "Invocations sent to agents", self.deliveries.clone());
+        r.register("outcomes", "Invocations settled", self.outcomes.clone());
+        r.register("duplicates", "Results that were settled before", self.duplicates.clone());
+        r.register("samples", "Telemetry samples taken", self.samples.clone());
+        r.register("samples_dropped", "Telemetry samples dropped", self.samples_dropped.clone());
+        r.register("chunks", "Plugin chunks sent", self.chunks.clone());
+        r.register("task_restarts", "Background tasks started again", self.restarts.clone());
+    }
+}

@@ -1,0 +1,250 @@
+//! The one face of durable state. Writes are values ([`write::Op`], [`write::Note`]) that
+//! one writer commits in groups; reads are pages on indexes and never wait for it.
+//! Refuses: SQL outside an engine's folder, unbounded lists, a second writer.
+//!
+//! - [`model`]: what is kept
+//! - [`write`]: every change
+//! - [`writer`]: the queue and the group commit
+//! - [`sqlite`]: the embedded engine
+
+pub mod model;
+mod sqlite;
+pub mod write;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use viworks_protocol::id::{AgentId, CommandId, InvocationId};
+
+use model::{
+    Agent, AgentFilter, AuditEntry, AuditRow, Command, CommandFilter, Invocation, InvocationState, Page, PageOf,
+    Plugin, PluginSpread, Resolution, Selector, StoredSample, Token,
+};
+use write::{
+    Acceptance, Answer, Cancelled, Claimed, Expired, Horizon, NewCommand, NewPlugin, Note, Op, PartKey, Publication,
+    Settled, Settlement,
+};
+
+/// A note is on disk this long after it was handed over, if the disk keeps up.
+pub const NOTE_DELAY: Duration = Duration::from_millis(50);
+
+/// The longest that anybody waits for an answer of the writer.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database can't be opened")]
+    Open(#[source] sqlx::Error),
+    #[error("the database can't be brought to this version's form")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("a statement failed")]
+    Statement(#[source] sqlx::Error),
+    #[error("stored {what} is malformed: {text:?}")]
+    Corrupt { what: &'static str, text: String },
+    #[error("{0:?} is not a cursor of this list")]
+    Cursor(String),
+    #[error("the writer's queue is full")]
+    Busy,
+    #[error("the store is closed")]
+    Closed,
+    #[error("the writer did not answer in time")]
+    Timeout,
+}
+
+/// A handle; clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    engine: Engine,
+    writer: writer::Writer,
+}
+
+#[derive(Debug, Clone)]
+enum Engine {
+    Sqlite(sqlite::Readers),
+}
+
+/// How long the writer's queues are, for metrics and health.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Backlog {
+    pub ops: usize,
+    pub notes: usize,
+    /// Times that the writer was started again.
+    pub restarts: u64,
+}
+
+/// An invocation that an agent still owes an answer for, with its command.
+#[derive(Debug, Clone)]
+pub struct OpenInvocation {
+    pub invocation: InvocationId,
+    pub ordinal: u32,
+    pub state: InvocationState,
+    pub command: Command,
+}
+
+impl Store {
+    /// Open or create the SQLite database `file`, bring it to this version's form and
+    /// start its writer.
+    ///
+    /// # Errors
+    /// When it can't be opened or migrated.
+    pub async fn open(file: &Path) -> Result<Self, StoreError> {
+        let (readers, writable) = sqlite::open(file).await?;
+        Ok(Self { engine: Engine::Sqlite(readers), writer: writer::Writer::start(writable) })
+    }
+
+    /// Write what is queued and close. Later calls answer [`StoreError::Closed`].
+    pub async fn close(&self) {
+        self.writer.stop().await;
+        let Engine::Sqlite(readers) = &self.engine;
+        readers.close().await;
+    }
+
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        self.writer.backlog()
+    }
+
+    /// Hand over a change that nobody waits for; waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn note(&self, note: Note) -> Result<(), StoreError> {
+        self.writer.note(note).await
+    }
+
+    /// The same, refused when the queue is full.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] or [`StoreError::Closed`].
+    pub fn try_note(&self, note: Note) -> Result<(), StoreError> {
+        self.writer.try_note(note)
+    }
+
+    /// Record one decision. Waits while the queue is full: no decision goes unrecorded.
+    pub async fn audit(&self, entry: AuditEntry) {
+        if let Err(error) = self.note(Note::Audit(Box::new(entry.clone()))).await {
+            tracing::error!(%error, ?entry, "an audit entry could not be stored");
+        }
+    }
+
+    async fn ask(&self, op: Op) -> Result<Answer, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.op(op, reply).await?;
+        match tokio::time::timeout(WRITE_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(StoreError::Closed),
+            Err(_) => Err(StoreError::Timeout),
+        }
+    }
+}
+
+/// Operations: each is durable once answered.
+macro_rules! writes {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $op:expr => $answer:pat => $value:expr;)*) => {
+        /// # Errors
+        /// Each fails when its statement does, the queue is full, or the store is closed.
+        impl Store {$(
+            $(#[$doc])*
+            #[allow(clippy::missing_errors_doc, reason = "said once for all of them")]
+            pub async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
+                match self.ask($op).await? {
+                    $answer => Ok($value),
+                    other => Err(StoreError::Corrupt { what: "answer", text: format!("{other:?}") }),
+                }
+            }
+        )*}
+    };
+}
+
+writes! {
+    /// Store a command and its invocations, or find the one with the same key.
+    accept(new: NewCommand) -> Acceptance = Op::Accept(Box::new(new)) => Answer::Accepted(a) => *a;
+    /// Mark queued invocations as handed to delivery.
+    claim(invocations: Vec<InvocationId>, now_ms: u64) -> Claimed =
+        Op::Claim { invocations, now_ms } => Answer::Claimed(c) => c;
+    settle(settlements: Vec<Settlement>) -> Settled = Op::Settle(settlements) => Answer::Settled(s) => s;
+    /// `None` when there is no such command. One that has ended stays as it is.
+    cancel(command: CommandId, now_ms: u64, audit: AuditEntry) -> Option<Cancelled> =
+        Op::Cancel { command, now_ms, audit } => Answer::Cancelled(c) => c.map(|c| *c);
+    /// End what is past its time, a bounded part of it.
+    expire(now_ms: u64, grace_ms: u64) -> Expired = Op::Expire { now_ms, grace_ms } => Answer::Expired(e) => e;
+    publish(new: NewPlugin) -> Publication = Op::Publish(Box::new(new)) => Answer::Published(p) => *p;
+    /// Whether it was active.
+    deactivate_plugin(plugin: String, audit: AuditEntry) -> bool =
+        Op::Deactivate { plugin, audit } => Answer::Done(done) => done;
+    /// `false`: the name is taken.
+    create_token(token: Token, audit: AuditEntry) -> bool =
+        Op::CreateToken { token, audit } => Answer::Done(done) => done;
+    /// `false`: there was none.
+    revoke_token(name: String, audit: AuditEntry) -> bool =
+        Op::RevokeToken { name, audit } => Answer::Done(done) => done;
+    /// Flag agents unseen since `before_ms` as stale; answers which.
+    mark_stale(before_ms: u64, now_ms: u64) -> Vec<AgentId> =
+        Op::MarkStale { before_ms, now_ms } => Answer::Agents(agents) => agents;
+    /// Nobody has a session yet: said at the start.
+    all_offline() -> bool = Op::AllOffline => Answer::Done(done) => done;
+    /// Delete a bounded part of what is past the horizon; answers how many rows went.
+    prune(horizon: Horizon) -> u64 = Op::Prune(horizon) => Answer::Pruned(rows) => rows;
+    /// Write a row durably; answers what was written.
+    probe(now_ms: u64) -> u64 = Op::Probe { now_ms } => Answer::Probed(at) => at;
+    /// Wait until every note handed over before is written.
+    flush() -> bool = Op::Flush => Answer::Done(done) => done;
+}
+
+macro_rules! reads {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {
+        /// # Errors
+        /// Each fails when its statement does, a cursor is none of the list's, or a row
+        /// is malformed.
+        impl Store {$(
+            $(#[$doc])*
+            #[allow(clippy::missing_errors_doc, reason = "said once for all of them")]
+            pub async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
+                let Engine::Sqlite(readers) = &self.engine;
+                readers.$name($($arg),*).await
+            }
+        )*}
+    };
+}
+
+reads! {
+    agent(id: &AgentId) -> Option<Agent>;
+    /// By id.
+    agents(filter: &AgentFilter, page: &PageOf) -> Page<Agent>;
+    /// All and online.
+    count_agents() -> (u64, u64);
+    /// At most `limit`, by id.
+    select_agents(selector: &Selector, limit: u32) -> Vec<AgentId>;
+    /// Which of these are not registered.
+    unknown_agents(ids: &[AgentId]) -> Vec<AgentId>;
+    command(id: &CommandId) -> Option<Command>;
+    /// Newest first.
+    commands(filter: &CommandFilter, page: &PageOf) -> Page<Command>;
+    /// In the order of the targets.
+    invocations(command: &CommandId, state: Option<InvocationState>, page: &PageOf) -> Page<Invocation>;
+    /// Settled ones with a `seq` above `seq`, by `seq`, at most `limit`.
+    settled_after(command: &CommandId, seq: u64, limit: u32) -> Vec<Invocation>;
+    invocation(id: &InvocationId) -> Option<Invocation>;
+    /// What the agent still owes, oldest command first, after that command; at most `limit`.
+    open_for(agent: &AgentId, after: Option<&CommandId>, limit: u32) -> Vec<OpenInvocation>;
+    /// The frozen targets in their order.
+    targets(command: &CommandId) -> Vec<AgentId>;
+    /// Commands that have not ended.
+    count_open_commands() -> u64;
+    /// Every release, newest of each name first; bounded by what was published.
+    plugins() -> Vec<Plugin>;
+    plugin_part(key: &PartKey) -> Option<bytes::Bytes>;
+    /// By digest.
+    plugin_spread() -> BTreeMap<String, PluginSpread>;
+    /// Samples from `since_ms` on, oldest first.
+    telemetry(agent: &AgentId, since_ms: u64, resolution: Resolution, page: &PageOf) -> Page<StoredSample>;
+    /// By name.
+    tokens(page: &PageOf) -> Page<Token>;
+    token_by_hash(sha256: &[u8; 32]) -> Option<Token>;
+    /// Newest first.
+    audit_page(page: &PageOf) -> Page<AuditRow>;
+    /// What the last probe wrote.
+    probed() -> u64;
+}

@@ -1,0 +1,330 @@
+//! What the store keeps, in types: agents, commands and their invocations, plugins,
+//! telemetry, tokens, audit. No SQL, no JSON of the API.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use viworks_protocol::frame::PluginStatus;
+use viworks_protocol::id::{AgentId, CommandId, InvocationId};
+use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::telemetry::Sample;
+use viworks_protocol::warrant::Mode;
+
+/// The most rows of one page.
+pub const MAX_PAGE: u32 = 1_000;
+
+/// One page of a list: rows after the cursor, in the list's own order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PageOf {
+    /// What the page before gave as `next`.
+    pub after: Option<String>,
+    /// Clamped to 1..=[`MAX_PAGE`].
+    pub limit: u32,
+}
+
+impl PageOf {
+    #[must_use]
+    pub fn first(limit: u32) -> Self {
+        Self { after: None, limit }
+    }
+
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limit.clamp(1, MAX_PAGE)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// The cursor of the next page, if there is one.
+    pub next: Option<String>,
+}
+
+/// A gateway as the backend knows it.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    pub id: AgentId,
+    /// Whether it had a session when last written; the hub knows the moment.
+    pub online: bool,
+    /// Unseen for longer than `stale_after_secs`.
+    pub stale: bool,
+    pub site: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub version: String,
+    pub boot: String,
+    pub max_concurrency: u32,
+    pub first_seen_ms: u64,
+    pub last_seen_ms: u64,
+    pub plugins: Vec<PluginStatus>,
+}
+
+/// All given conditions must hold.
+#[derive(Debug, Clone, Default)]
+pub struct AgentFilter {
+    pub online: Option<bool>,
+    pub site: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Which agents a command is for. All given conditions must hold; none given selects
+/// nobody, never everybody.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    pub labels: BTreeMap<String, String>,
+    pub site: Option<String>,
+    pub all: bool,
+}
+
+impl Selector {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.site.is_none() && !self.all
+    }
+}
+
+macro_rules! states {
+    ($(#[$doc:meta])* $name:ident { $($case:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($case),+ }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$case),+];
+
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$case => $text),+ }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                Self::ALL.iter().copied().find(|s| s.as_str() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+/// A word that is none of a closed list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not one of the known words")]
+pub struct UnknownWord(pub String);
+
+states! {
+    /// Where a command stands.
+    CommandState {
+        Queued = "queued", Running = "running", Finished = "finished", Cancelled = "cancelled", Expired = "expired",
+    }
+}
+
+states! {
+    /// Where an invocation stands; the last six are its outcome.
+    InvocationState {
+        Queued = "queued",
+        Sent = "sent",
+        Running = "running",
+        Succeeded = "succeeded",
+        Failed = "failed",
+        Denied = "denied",
+        Cancelled = "cancelled",
+        Expired = "expired",
+        Unknown = "unknown",
+    }
+}
+
+states! {
+    /// What a token's bearer may do.
+    Role { Viewer = "viewer", Operator = "operator", Publisher = "publisher", Admin = "admin" }
+}
+
+states! {
+    Decision { Allowed = "allowed", Refused = "refused" }
+}
+
+impl InvocationState {
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Queued | Self::Sent | Self::Running)
+    }
+}
+
+impl From<Outcome> for InvocationState {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Succeeded => Self::Succeeded,
+            Outcome::Failed => Self::Failed,
+            Outcome::Denied => Self::Denied,
+            Outcome::Cancelled => Self::Cancelled,
+            Outcome::Expired => Self::Expired,
+            Outcome::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// How many invocations of a command are in each state; kept, never counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub queued: u32,
+    pub sent: u32,
+    pub running: u32,
+    pub succeeded: u32,
+    pub failed: u32,
+    pub denied: u32,
+    pub cancelled: u32,
+    pub expired: u32,
+    pub unknown: u32,
+}
+
+impl Counts {
+    /// Not settled yet.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        self.queued + self.in_flight()
+    }
+
+    /// Handed to an agent and not settled.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.sent + self.running
+    }
+}
+
+/// A command as accepted, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    pub id: CommandId,
+    pub verb: String,
+    pub plugin: String,
+    pub digest: String,
+    pub mode: Mode,
+    /// Canonical JSON (RFC 8785), an object.
+    pub args: String,
+    pub caller: String,
+    pub state: CommandState,
+    pub created_ms: u64,
+    pub expires_ms: u64,
+    pub finished_ms: Option<u64>,
+    pub timeout_secs: u32,
+    /// At most so many targets in flight.
+    pub batch: Option<u32>,
+    pub targets: u32,
+    pub targets_root: String,
+    pub idempotency_key: Option<String>,
+    pub cancel_requested: bool,
+    pub counts: Counts,
+    /// The `seq` of the invocation that was settled last; 0 when none was.
+    pub last_seq: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct CommandFilter {
+    pub state: Option<CommandState>,
+    pub verb: Option<String>,
+    pub caller: Option<String>,
+}
+
+/// One command on one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    pub id: InvocationId,
+    pub command: CommandId,
+    pub agent: AgentId,
+    /// Its place among the frozen targets, from 0.
+    pub ordinal: u32,
+    pub state: InvocationState,
+    /// Its place among the settled ones of its command, from 1.
+    pub seq: Option<u64>,
+    /// The gateway's report as JSON, once settled.
+    pub report: Option<String>,
+    pub sent_ms: Option<u64>,
+    pub started_ms: Option<u64>,
+    pub finished_ms: Option<u64>,
+}
+
+impl Invocation {
+    /// The parsed report, once settled.
+    #[must_use]
+    pub fn report(&self) -> Option<Report> {
+        self.report.as_deref().and_then(|text| serde_json::from_str(text).ok())
+    }
+}
+
+/// A published release.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    pub plugin: String,
+    pub version: String,
+    pub digest: String,
+    pub epoch: u32,
+    pub sequence: u32,
+    /// The verified release as JSON (`viworks_signing::release::Release`).
+    pub release: String,
+    pub component_size: u32,
+    pub statements_size: u32,
+    pub published_ms: u64,
+    pub published_by: String,
+    pub active: bool,
+}
+
+/// On how many agents a release is in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PluginSpread {
+    pub active: u32,
+    pub fetching: u32,
+    pub refused: u32,
+}
+
+/// A sample as stored; `at_ms` is by the backend's clock where the agent's was off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredSample {
+    pub at_ms: u64,
+    /// Raw samples that this one stands for: 1, or those of the hour.
+    pub samples: u32,
+    pub sample: Sample,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    Raw,
+    Hour,
+}
+
+/// A bearer token. The token itself is never stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    pub name: String,
+    pub role: Role,
+    /// SHA-256 of the whole token text.
+    pub sha256: [u8; 32],
+    pub created_ms: u64,
+    pub expires_ms: Option<u64>,
+}
+
+/// One decision, for the append-only record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    pub at_ms: u64,
+    /// A token's name, `agent:<id>`, `peer:<address>` or `backend`.
+    pub actor: String,
+    /// For example `command.accept`.
+    pub action: String,
+    pub subject: String,
+    pub decision: Decision,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    pub seq: u64,
+    pub entry: AuditEntry,
+}

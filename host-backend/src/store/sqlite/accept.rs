@@ -1,0 +1,114 @@
+//! A command and all its invocations in two statements, whatever their number; and the
+//! claim of queued ones for delivery.
+
+use sqlx::{Row as _, SqliteConnection};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use viworks_protocol::id::InvocationId;
+
+use super::rows::{self, RowExt as _};
+use super::settle::{Delta, touch};
+use super::{int, json, ledger};
+use crate::store::StoreError;
+use crate::store::model::{CommandState, InvocationState};
+use crate::store::write::{Acceptance, Claimed, NewCommand};
+
+pub(super) async fn accept(conn: &mut SqliteConnection, new: &NewCommand) -> Result<Acceptance, StoreError> {
+    let mut command = new.command.clone();
+    if let Some(key) = &command.idempotency_key {
+        let before = sqlx::query("SELECT * FROM commands WHERE caller = ?1 AND idempotency_key = ?2")
+            .bind(&command.caller)
+            .bind(key)
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(StoreError::Statement)?;
+        if let Some(row) = before {
+            let before = rows::command(&row)?;
+            let same = (&before.verb, before.mode, &before.args, &before.targets_root)
+                == (&command.verb, command.mode, &command.args, &command.targets_root);
+            return Ok(if same { Acceptance::Replayed(before) } else { Acceptance::KeyReused(before.id) });
+        }
+    }
+
+    let sent = u32::try_from(new.targets.iter().filter(|t| t.deliver).count()).unwrap_or(u32::MAX);
+    command.counts.sent = sent;
+    command.counts.queued = command.targets - sent;
+    command.state = if sent > 0 { CommandState::Running } else { CommandState::Queued };
+    let done = sqlx::query(
+        "INSERT INTO commands (id, verb, plugin, digest, mode, args, caller, idempotency_key, state, created_ms,
+             expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+    )
+    .bind(command.id.as_str())
+    .bind(&command.verb)
+    .bind(&command.plugin)
+    .bind(&command.digest)
+    .bind(command.mode.as_str())
+    .bind(&command.args)
+    .bind(&command.caller)
+    .bind(&command.idempotency_key)
+    .bind(command.state.as_str())
+    .bind(int(command.created_ms))
+    .bind(int(command.expires_ms))
+    .bind(command.timeout_secs)
+    .bind(command.batch)
+    .bind(command.targets)
+    .bind(&command.targets_root)
+    .bind(command.counts.queued)
+    .bind(command.counts.sent)
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+
+    sqlx::query(
+        "INSERT INTO invocations (command, ordinal, id, agent, state, sent_ms)
+         SELECT ?1, key, value ->> 0, value ->> 1, iif(value ->> 2, 'sent', 'queued'), iif(value ->> 2, ?2, NULL)
+         FROM json_each(?3)",
+    )
+    .bind(done.last_insert_rowid())
+    .bind(int(command.created_ms))
+    .bind(target_list(new))
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    ledger::audit(conn, &[&new.audit]).await?;
+    Ok(Acceptance::Stored(command))
+}
+
+/// Ids hold no character that JSON escapes, so that the list is written as it is.
+fn target_list(new: &NewCommand) -> String {
+    let mut list = String::with_capacity(new.targets.len() * 72);
+    for target in &new.targets {
+        list.push(if list.is_empty() { '[' } else { ',' });
+        // Writing to a String can't fail.
+        let _ = write!(list, r#"["{}","{}",{}]"#, target.invocation, target.agent, u8::from(target.deliver));
+    }
+    list.push(']');
+    list
+}
+
+pub(super) async fn claim(
+    conn: &mut SqliteConnection,
+    invocations: &[InvocationId],
+    now_ms: u64,
+) -> Result<Claimed, StoreError> {
+    let claimed = sqlx::query(
+        "UPDATE invocations SET state = 'sent', sent_ms = ?1
+         WHERE id IN (SELECT value FROM json_each(?2)) AND state = 'queued'
+         RETURNING command, id",
+    )
+    .bind(int(now_ms))
+    .bind(json(&invocations)?)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    let mut deltas: BTreeMap<i64, Delta> = BTreeMap::new();
+    let mut out = Claimed::default();
+    for row in &claimed {
+        let command = row.try_get("command").map_err(StoreError::Statement)?;
+        deltas.entry(command).or_default().moved(InvocationState::Queued, InvocationState::Sent);
+        out.invocations.push(row.parsed("id")?);
+    }
+    out.commands = touch(conn, &deltas, now_ms).await?;
+    Ok(out)
+}

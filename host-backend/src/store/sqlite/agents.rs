@@ -1,0 +1,215 @@
+//! Agents: what they say of themselves, their presence, and the lists and selections of
+//! them.
+
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use std::collections::BTreeMap;
+use viworks_protocol::frame::PluginStatus;
+use viworks_protocol::id::AgentId;
+
+use super::rows::{self, RowExt as _};
+use super::{Readers, int, json};
+use crate::store::StoreError;
+use crate::store::model::{Agent, AgentFilter, Page, PageOf, Selector};
+use crate::store::write::AgentHello;
+
+const COLUMNS: &str = "SELECT a.*, (SELECT json_group_array(json_object('plugin', p.plugin, 'version', p.version,
+        'digest', p.digest, 'state', p.state, 'detail', p.detail)) FROM agent_plugins AS p WHERE p.agent = a.id)
+    AS plugins";
+
+/// Register agents or renew what is known of them; labels and plugins are replaced.
+pub(super) async fn hello(conn: &mut SqliteConnection, hellos: &[&AgentHello]) -> Result<(), StoreError> {
+    let agents = hellos
+        .iter()
+        .map(|h| Ok((&h.agent, &h.site, json(&h.labels)?, &h.version, &h.boot, h.max_concurrency, h.at_ms)));
+    let agents = agents.collect::<Result<Vec<_>, StoreError>>()?;
+    let ids: Vec<_> = hellos.iter().map(|h| &h.agent).collect();
+    let labels: Vec<_> = hellos.iter().flat_map(|h| h.labels.iter().map(|(k, v)| (k, v, &h.agent))).collect();
+    let plugins: Vec<_> =
+        hellos.iter().flat_map(|h| h.plugins.iter().map(|p| (&h.agent, p))).map(|(a, p)| status_row(a, p)).collect();
+    let (agents, ids, labels, plugins) = (json(&agents)?, json(&ids)?, json(&labels)?, json(&plugins)?);
+    // WHERE true: without it SQLite takes ON for a join's.
+    for (sql, list) in [
+        (
+            "INSERT INTO agents (id, online, site, labels, version, boot, max_concurrency, first_seen_ms, last_seen_ms)
+             SELECT value ->> 0, 1, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+                 value ->> 6
+             FROM json_each(?1) WHERE true
+             ON CONFLICT (id) DO UPDATE SET site = excluded.site, labels = excluded.labels,
+                 version = excluded.version, boot = excluded.boot, max_concurrency = excluded.max_concurrency",
+            &agents,
+        ),
+        ("DELETE FROM agent_labels WHERE agent IN (SELECT value FROM json_each(?1))", &ids),
+        (
+            "INSERT OR REPLACE INTO agent_labels (key, value, agent)
+             SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?1) AS j",
+            &labels,
+        ),
+        ("DELETE FROM agent_plugins WHERE agent IN (SELECT value FROM json_each(?1))", &ids),
+        (STATUS, &plugins),
+    ] {
+        sqlx::query(sql).bind(list).execute(&mut *conn).await.map_err(StoreError::Statement)?;
+    }
+    Ok(())
+}
+
+const STATUS: &str = "INSERT OR REPLACE INTO agent_plugins (agent, plugin, version, digest, state, detail)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1)";
+
+fn status_row<'a>(agent: &'a AgentId, status: &'a PluginStatus) -> impl serde::Serialize + use<'a> {
+    (agent, &status.plugin, &status.version, &status.digest, status.state, &status.detail)
+}
+
+pub(super) async fn statuses(
+    conn: &mut SqliteConnection,
+    statuses: &BTreeMap<(&AgentId, &str), &PluginStatus>,
+) -> Result<(), StoreError> {
+    let list: Vec<_> = statuses.iter().map(|((agent, _), status)| status_row(agent, status)).collect();
+    sqlx::query(STATUS).bind(json(&list)?).execute(&mut *conn).await.map_err(StoreError::Statement)?;
+    Ok(())
+}
+
+/// Seen at these times; online, offline or as before (`None`).
+pub(super) async fn presence(
+    conn: &mut SqliteConnection,
+    presence: &BTreeMap<&AgentId, (Option<bool>, u64)>,
+) -> Result<(), StoreError> {
+    let list: Vec<_> = presence.iter().map(|(agent, (online, at))| (agent, online.map(u8::from), at)).collect();
+    sqlx::query(
+        "UPDATE agents SET online = coalesce(j.value ->> 1, online), last_seen_ms = max(last_seen_ms, j.value ->> 2),
+             stale = 0
+         FROM json_each(?1) AS j WHERE agents.id = j.value ->> 0",
+    )
+    .bind(json(&list)?)
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    Ok(())
+}
+
+pub(super) async fn all_offline(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let done = sqlx::query("UPDATE agents SET online = 0 WHERE online = 1")
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
+    Ok(done.rows_affected() > 0)
+}
+
+pub(super) async fn mark_stale(
+    conn: &mut SqliteConnection,
+    before_ms: u64,
+    now_ms: u64,
+) -> Result<Vec<AgentId>, StoreError> {
+    let rows =
+        sqlx::query("UPDATE agents SET stale = 1 WHERE online = 0 AND stale = 0 AND last_seen_ms < ?1 RETURNING id")
+            .bind(int(before_ms))
+            .fetch_all(&mut *conn)
+            .await
+            .map_err(StoreError::Statement)?;
+    if !rows.is_empty() {
+        sqlx::query(
+            "INSERT INTO audit (at_ms, actor, action, subject, decision, detail)
+             SELECT ?1, 'backend', 'agent.stale', value, 'allowed', 'unseen for longer than stale_after_secs'
+             FROM json_each(?2)",
+        )
+        .bind(int(now_ms))
+        .bind(json(&rows.iter().map(|r| r.text("id")).collect::<Result<Vec<_>, _>>()?)?)
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
+    }
+    rows.iter().map(|row| row.parsed("id")).collect()
+}
+
+/// `FROM … WHERE …` on the narrowest index that the conditions offer.
+fn conditions(
+    query: &mut QueryBuilder<Sqlite>,
+    labels: &BTreeMap<String, String>,
+    site: Option<&str>,
+    online: Option<bool>,
+    after: Option<&str>,
+) {
+    let mut labels = labels.iter();
+    let by_label = labels.next();
+    if let Some((key, value)) = by_label {
+        query.push(" FROM agent_labels AS l CROSS JOIN agents AS a ON a.id = l.agent WHERE l.key = ");
+        query.push_bind(key.clone()).push(" AND l.value = ").push_bind(value.clone());
+    } else {
+        query.push(" FROM agents AS a WHERE true");
+    }
+    for (key, value) in labels {
+        query.push(" AND EXISTS (SELECT 1 FROM agent_labels AS m WHERE m.agent = a.id AND m.key = ");
+        query.push_bind(key.clone()).push(" AND m.value = ").push_bind(value.clone()).push(")");
+    }
+    if let Some(site) = site {
+        query.push(" AND a.site = ").push_bind(site.to_owned());
+    }
+    if let Some(online) = online {
+        query.push(" AND a.online = ").push_bind(i64::from(online));
+    }
+    let id = if by_label.is_some() { "l.agent" } else { "a.id" };
+    if let Some(after) = after {
+        query.push(" AND ").push(id).push(" > ").push_bind(after.to_owned());
+    }
+    query.push(" ORDER BY ").push(id);
+}
+
+impl Readers {
+    pub(in crate::store) async fn agent(&self, id: &AgentId) -> Result<Option<Agent>, StoreError> {
+        let mut query = QueryBuilder::new(COLUMNS);
+        query.push(" FROM agents AS a WHERE a.id = ").push_bind(id.as_str().to_owned());
+        let row = query.build().fetch_optional(&self.pool).await.map_err(StoreError::Statement)?;
+        row.as_ref().map(rows::agent).transpose()
+    }
+
+    pub(in crate::store) async fn agents(
+        &self,
+        filter: &AgentFilter,
+        page: &PageOf,
+    ) -> Result<Page<Agent>, StoreError> {
+        let mut query = QueryBuilder::new(COLUMNS);
+        conditions(&mut query, &filter.labels, filter.site.as_deref(), filter.online, page.after.as_deref());
+        query.push(" LIMIT ").push_bind(rows::limit(page));
+        let found = query.build().fetch_all(&self.pool).await.map_err(StoreError::Statement)?;
+        rows::page(&found, page, rows::agent, |agent| agent.id.to_string())
+    }
+
+    pub(in crate::store) async fn count_agents(&self) -> Result<(u64, u64), StoreError> {
+        let row = sqlx::query("SELECT count(*) AS total, coalesce(sum(online), 0) AS online FROM agents")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(StoreError::Statement)?;
+        Ok((row.number("total")?, row.number("online")?))
+    }
+
+    pub(in crate::store) async fn select_agents(
+        &self,
+        selector: &Selector,
+        limit: u32,
+    ) -> Result<Vec<AgentId>, StoreError> {
+        if selector.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut query = QueryBuilder::new("SELECT a.id");
+        conditions(&mut query, &selector.labels, selector.site.as_deref(), None, None);
+        query.push(" LIMIT ").push_bind(i64::from(limit));
+        let found = query.build().fetch_all(&self.pool).await.map_err(StoreError::Statement)?;
+        found.iter().map(|row| row.parsed("id")).collect()
+    }
+
+    pub(in crate::store) async fn unknown_agents(&self, ids: &[AgentId]) -> Result<Vec<AgentId>, StoreError> {
+        let found = sqlx::query(
+            "SELECT j.value AS id FROM json_each(?1) AS j WHERE NOT EXISTS (SELECT 1 FROM agents WHERE id = j.value)",
+        )
+        .bind(json(&ids)?)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::Statement)?;
+        found
+            .iter()
+            .map(|row| row.try_get("id").map_err(StoreError::Statement))
+            .map(|id: Result<String, _>| {
+                id.and_then(|text| text.parse().map_err(|_| StoreError::Corrupt { what: "id", text }))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,82 @@
+//! Operations and notes to their statements. Notes of a kind go together: one statement
+//! for all of them.
+
+use sqlx::SqliteConnection;
+use std::collections::BTreeMap;
+
+use super::{accept, agents, expiry, ledger, plugins, prune, settle, telemetry};
+use crate::store::StoreError;
+use crate::store::write::{Answer, Note, Op};
+
+pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, StoreError> {
+    Ok(match op {
+        Op::Accept(new) => Answer::Accepted(Box::new(accept::accept(conn, new).await?)),
+        Op::Claim { invocations, now_ms } => Answer::Claimed(accept::claim(conn, invocations, *now_ms).await?),
+        Op::Settle(settlements) => Answer::Settled(settle::settle(conn, settlements).await?),
+        Op::Cancel { command, now_ms, audit } => {
+            let cancelled = expiry::cancel(conn, command, *now_ms).await?;
+            if cancelled.is_some() {
+                ledger::audit(conn, &[audit]).await?;
+            }
+            Answer::Cancelled(cancelled.map(Box::new))
+        }
+        Op::Expire { now_ms, grace_ms } => Answer::Expired(expiry::expire(conn, *now_ms, *grace_ms).await?),
+        Op::Publish(new) => Answer::Published(Box::new(plugins::publish(conn, new).await?)),
+        Op::Deactivate { plugin, audit } => Answer::Done(plugins::deactivate(conn, plugin, audit).await?),
+        Op::CreateToken { token, audit } => Answer::Done(ledger::create_token(conn, token, audit).await?),
+        Op::RevokeToken { name, audit } => Answer::Done(ledger::revoke_token(conn, name, audit).await?),
+        Op::MarkStale { before_ms, now_ms } => Answer::Agents(agents::mark_stale(conn, *before_ms, *now_ms).await?),
+        Op::AllOffline => Answer::Done(agents::all_offline(conn).await?),
+        Op::Prune(horizon) => Answer::Pruned(prune::prune(conn, horizon).await?),
+        Op::Probe { now_ms } => Answer::Probed(ledger::probe(conn, *now_ms).await?),
+        Op::Flush => Answer::Done(true),
+    })
+}
+
+pub(super) async fn notes(conn: &mut SqliteConnection, notes: &[Note]) -> Result<(), StoreError> {
+    // Of what an agent says of itself the last word counts; BTreeMaps keep that.
+    let (mut hellos, mut presence, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut running, mut samples, mut audit) = (Vec::new(), Vec::new(), Vec::new());
+    for note in notes {
+        match note {
+            Note::Hello(hello) => {
+                hellos.insert(&hello.agent, &**hello);
+                presence.insert(&hello.agent, (Some(true), hello.at_ms));
+                statuses.retain(|(agent, _), _| *agent != &hello.agent);
+            }
+            Note::Gone { agent, at_ms } => {
+                presence.insert(agent, (Some(false), *at_ms));
+            }
+            Note::Seen { agents, at_ms } => {
+                for agent in agents {
+                    presence.entry(agent).or_insert((None, *at_ms)).1 = *at_ms;
+                }
+            }
+            Note::Running { agent, invocation, at_ms } => running.push((invocation, agent, *at_ms)),
+            Note::Plugin { agent, status } => {
+                statuses.insert((agent, status.plugin.as_str()), status);
+            }
+            Note::Sample { agent, at_ms, sample } => samples.push((agent, *at_ms, &**sample)),
+            Note::Audit(entry) => audit.push(&**entry),
+        }
+    }
+    if !hellos.is_empty() {
+        agents::hello(conn, &hellos.into_values().collect::<Vec<_>>()).await?;
+    }
+    if !presence.is_empty() {
+        agents::presence(conn, &presence).await?;
+    }
+    if !statuses.is_empty() {
+        agents::statuses(conn, &statuses).await?;
+    }
+    if !running.is_empty() {
+        settle::running(conn, &running).await?;
+    }
+    if !samples.is_empty() {
+        telemetry::insert(conn, &samples).await?;
+    }
+    if !audit.is_empty() {
+        ledger::audit(conn, &audit).await?;
+    }
+    Ok(())
+}

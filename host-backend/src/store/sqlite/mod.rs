@@ -1,0 +1,103 @@
+//! The embedded engine: SQLite in WAL mode with full synchronisation. The only place of
+//! its SQL. One writable connection; readers on a pool that can't write.
+
+mod accept;
+mod agents;
+mod apply;
+mod commands;
+mod expiry;
+mod ledger;
+mod plugins;
+mod prune;
+mod rows;
+mod settle;
+mod telemetry;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
+use std::path::Path;
+use std::time::Duration;
+
+use super::StoreError;
+use super::write::{Answer, Note, Op};
+
+const READERS: u32 = 4;
+
+/// The pool that can't write.
+#[derive(Debug, Clone)]
+pub(super) struct Readers {
+    pool: SqlitePool,
+}
+
+/// The one connection that can.
+#[derive(Debug)]
+pub(super) struct Writable {
+    conn: SqliteConnection,
+    options: SqliteConnectOptions,
+}
+
+pub(super) async fn open(file: &Path) -> Result<(Readers, Writable), StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5));
+    let mut conn = SqliteConnection::connect_with(&options).await.map_err(StoreError::Open)?;
+    sqlx::migrate!("src/store/sqlite/migrations").run(&mut conn).await.map_err(StoreError::Migrate)?;
+    let pool = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options.clone().read_only(true).create_if_missing(false))
+        .await
+        .map_err(StoreError::Open)?;
+    Ok((Readers { pool }, Writable { conn, options }))
+}
+
+impl Readers {
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl Writable {
+    /// Apply `ops` in one transaction: all or none.
+    pub(super) async fn commit(&mut self, ops: &[&Op]) -> Result<Vec<Answer>, StoreError> {
+        let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Statement)?;
+        let mut answers = Vec::with_capacity(ops.len());
+        for op in ops {
+            answers.push(apply::op(&mut tx, op).await?);
+        }
+        tx.commit().await.map_err(StoreError::Statement)?;
+        Ok(answers)
+    }
+
+    /// Apply `notes` in one transaction: all or none.
+    pub(super) async fn write_notes(&mut self, notes: &[Note]) -> Result<(), StoreError> {
+        let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Statement)?;
+        apply::notes(&mut tx, notes).await?;
+        tx.commit().await.map_err(StoreError::Statement)
+    }
+
+    pub(super) async fn reopen(&mut self) -> Result<(), StoreError> {
+        self.conn = SqliteConnection::connect_with(&self.options).await.map_err(StoreError::Open)?;
+        Ok(())
+    }
+
+    pub(super) async fn close(self) {
+        if let Err(error) = self.conn.close().await {
+            tracing::warn!(%error, "the database did not close cleanly");
+        }
+    }
+}
+
+/// SQLite holds signed 64-bit numbers; ours are times and counts far below that.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A bound list, for `json_each(?)`.
+fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|e| StoreError::Corrupt { what: "parameter", text: e.to_string() })
+}

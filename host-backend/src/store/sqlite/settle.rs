@@ -1,0 +1,235 @@
+//! Invocations reach their ends, many commands' and agents' at once, in a fixed number of
+//! statements; counts are moved with them. Refuses an invocation of another agent, and
+//! to settle one twice.
+
+use sqlx::{Row as _, SqliteConnection};
+use std::collections::{BTreeMap, HashSet};
+use viworks_protocol::id::{AgentId, CommandId, InvocationId};
+
+use super::json;
+use super::rows::{self, RowExt as _};
+use crate::store::StoreError;
+use crate::store::model::{Command, CommandState, Counts, InvocationState};
+use crate::store::write::{Settled, Settlement, Verdict};
+
+/// How the counts of one command move.
+#[derive(Debug, Default)]
+pub(super) struct Delta {
+    moves: BTreeMap<(InvocationState, InvocationState), u32>,
+    last_seq: Option<u64>,
+    due_ms: Option<u64>,
+    cancel: bool,
+}
+
+impl Delta {
+    pub(super) fn moved(&mut self, from: InvocationState, to: InvocationState) {
+        *self.moves.entry((from, to)).or_default() += 1;
+    }
+
+    pub(super) fn settled(&mut self, from: InvocationState, to: InvocationState, seq: u64) {
+        self.moved(from, to);
+        self.last_seq = Some(seq);
+    }
+
+    pub(super) fn due(&mut self, at_ms: u64) {
+        self.due_ms = Some(at_ms);
+    }
+
+    pub(super) fn cancel(&mut self) {
+        self.cancel = true;
+    }
+}
+
+/// One invocation's end, found and numbered.
+pub(super) struct End<'a> {
+    pub command: i64,
+    pub ordinal: i64,
+    pub state: InvocationState,
+    pub seq: u64,
+    pub report: &'a str,
+    pub started_ms: Option<u64>,
+    pub finished_ms: u64,
+}
+
+fn count(counts: &mut Counts, state: InvocationState) -> &mut u32 {
+    match state {
+        InvocationState::Queued => &mut counts.queued,
+        InvocationState::Sent => &mut counts.sent,
+        InvocationState::Running => &mut counts.running,
+        InvocationState::Succeeded => &mut counts.succeeded,
+        InvocationState::Failed => &mut counts.failed,
+        InvocationState::Denied => &mut counts.denied,
+        InvocationState::Cancelled => &mut counts.cancelled,
+        InvocationState::Expired => &mut counts.expired,
+        InvocationState::Unknown => &mut counts.unknown,
+    }
+}
+
+fn state_of(command: &Command) -> CommandState {
+    let counts = &command.counts;
+    match () {
+        () if counts.open() > 0 && counts.queued == command.targets => CommandState::Queued,
+        () if counts.open() > 0 => CommandState::Running,
+        () if counts.cancelled == command.targets => CommandState::Cancelled,
+        () if counts.expired == command.targets => CommandState::Expired,
+        () => CommandState::Finished,
+    }
+}
+
+/// Move the counts of commands and, with them, their states; answers the commands.
+pub(super) async fn touch(
+    conn: &mut SqliteConnection,
+    deltas: &BTreeMap<i64, Delta>,
+    now_ms: u64,
+) -> Result<Vec<Command>, StoreError> {
+    if deltas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query("SELECT * FROM commands WHERE n IN (SELECT value FROM json_each(?1))")
+        .bind(json(&deltas.keys().collect::<Vec<_>>())?)
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
+    let (mut commands, mut changes) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for row in &rows {
+        let n: i64 = row.try_get("n").map_err(StoreError::Statement)?;
+        let mut command = rows::command(row)?;
+        let Some(delta) = deltas.get(&n) else { continue };
+        for ((from, to), moved) in &delta.moves {
+            let left = count(&mut command.counts, *from);
+            *left = left.saturating_sub(*moved);
+            *count(&mut command.counts, *to) += moved;
+        }
+        command.last_seq = delta.last_seq.unwrap_or(command.last_seq);
+        command.cancel_requested |= delta.cancel;
+        command.state = state_of(&command);
+        if command.counts.open() == 0 && command.finished_ms.is_none() {
+            command.finished_ms = Some(now_ms);
+        }
+        let c = &command.counts;
+        changes.push(serde_json::json!([
+            n,
+            command.state.as_str(),
+            command.finished_ms,
+            command.last_seq,
+            u8::from(command.cancel_requested),
+            delta.due_ms,
+            c.queued,
+            c.sent,
+            c.running,
+            c.succeeded,
+            c.failed,
+            c.denied,
+            c.cancelled,
+            c.expired,
+            c.unknown
+        ]));
+        commands.push(command);
+    }
+    sqlx::query(
+        "UPDATE commands SET state = j.value ->> 1, finished_ms = j.value ->> 2, last_seq = j.value ->> 3,
+             cancel_requested = j.value ->> 4, due_ms = coalesce(j.value ->> 5, due_ms), queued = j.value ->> 6,
+             sent = j.value ->> 7, running = j.value ->> 8, succeeded = j.value ->> 9, failed = j.value ->> 10,
+             denied = j.value ->> 11, cancelled = j.value ->> 12, expired = j.value ->> 13, unknown = j.value ->> 14
+         FROM json_each(?1) AS j WHERE n = j.value ->> 0",
+    )
+    .bind(json(&changes)?)
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    Ok(commands)
+}
+
+/// Write the ends. The counts are moved by [`touch`].
+pub(super) async fn write_ends(conn: &mut SqliteConnection, ends: &[End<'_>]) -> Result<(), StoreError> {
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<_> = ends
+        .iter()
+        .map(|e| (e.command, e.ordinal, e.state.as_str(), e.seq, e.report, e.started_ms, e.finished_ms))
+        .collect();
+    sqlx::query(
+        "UPDATE invocations SET state = j.value ->> 2, seq = j.value ->> 3, report = j.value ->> 4,
+             started_ms = coalesce(j.value ->> 5, started_ms), finished_ms = j.value ->> 6
+         FROM json_each(?1) AS j
+         WHERE invocations.command = j.value ->> 0 AND invocations.ordinal = j.value ->> 1",
+    )
+    .bind(json(&list)?)
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    Ok(())
+}
+
+pub(super) async fn settle(conn: &mut SqliteConnection, settlements: &[Settlement]) -> Result<Settled, StoreError> {
+    let keys: Vec<_> = settlements.iter().map(|s| (&s.invocation, &s.agent)).collect();
+    let found = sqlx::query(
+        "SELECT j.key AS place, i.command, i.ordinal, i.state, i.seq, c.id AS command_id, c.last_seq
+         FROM json_each(?1) AS j
+         CROSS JOIN invocations AS i ON i.id = j.value ->> 0 AND i.agent = j.value ->> 1
+         CROSS JOIN commands AS c ON c.n = i.command
+         ORDER BY j.key",
+    )
+    .bind(json(&keys)?)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+
+    let mut verdicts = vec![Verdict::Foreign; settlements.len()];
+    let (mut ends, mut deltas) = (Vec::with_capacity(found.len()), BTreeMap::<i64, Delta>::new());
+    let mut taken = HashSet::new();
+    let mut now_ms = 0;
+    for row in &found {
+        let place = usize::try_from(row.number("place")?).unwrap_or(usize::MAX);
+        let Some(settlement) = settlements.get(place) else { continue };
+        let command: i64 = row.try_get("command").map_err(StoreError::Statement)?;
+        let id: CommandId = row.parsed("command_id")?;
+        if row.maybe_number("seq")?.is_some() || !taken.insert(&settlement.invocation) {
+            verdicts[place] = Verdict::Duplicate { command: id };
+            continue;
+        }
+        let ordinal = row.small("ordinal")?;
+        let delta = deltas.entry(command).or_default();
+        let seq = delta.last_seq.unwrap_or(row.number("last_seq")?) + 1;
+        delta.settled(row.parsed("state")?, settlement.state, seq);
+        ends.push(End {
+            command,
+            ordinal: i64::from(ordinal),
+            state: settlement.state,
+            seq,
+            report: &settlement.report,
+            started_ms: settlement.started_ms,
+            finished_ms: settlement.finished_ms,
+        });
+        now_ms = now_ms.max(settlement.finished_ms);
+        verdicts[place] = Verdict::Settled { command: id, ordinal, seq };
+    }
+    write_ends(conn, &ends).await?;
+    Ok(Settled { verdicts, commands: touch(conn, &deltas, now_ms).await? })
+}
+
+/// Gateways have journaled these: they run. Only an agent's own, and only from `sent`.
+pub(super) async fn running(
+    conn: &mut SqliteConnection,
+    accepted: &[(&InvocationId, &AgentId, u64)],
+) -> Result<(), StoreError> {
+    let moved = sqlx::query(
+        "UPDATE invocations SET state = 'running', started_ms = j.value ->> 2
+         FROM json_each(?1) AS j
+         WHERE invocations.id = j.value ->> 0 AND invocations.agent = j.value ->> 1 AND invocations.state = 'sent'
+         RETURNING command",
+    )
+    .bind(json(&accepted)?)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    let mut deltas: BTreeMap<i64, Delta> = BTreeMap::new();
+    for row in &moved {
+        let command = row.try_get("command").map_err(StoreError::Statement)?;
+        deltas.entry(command).or_default().moved(InvocationState::Sent, InvocationState::Running);
+    }
+    let now_ms = accepted.iter().map(|(_, _, at)| *at).max().unwrap_or(0);
+    touch(conn, &deltas, now_ms).await?;
+    Ok(())
+}
