@@ -1,18 +1,38 @@
 //! Signed plugin releases: what a release says, who said it, and what it may ask for.
 //!
 //! - [`dsse`]: the envelope that every signed statement travels in
-//! - [`keys`]: Ed25519 keys, their files and the one strict verifier
+//! - [`keys`]: Ed25519 keys, their files and the one strict verifier; [`at_rest`]: keys
+//!   under a password
 //! - [`strict_json`]: JSON from outside, with what serde_json lets pass refused
-//! - [`manifest`]: `plugin.toml`, what the plugin's author writes
+//! - [`manifest`]: `plugin.toml`, what the plugin's author writes; [`fault`]: what is
+//!   wrong with it
+//! - [`component`]: a component's outline, cheap enough for admission
 //! - [`describe`]: a component's own account of itself: imports, verbs, schemas
+//! - [`pack`]: doc comments into the component, before it is signed
 //! - [`release`]: the signed statement that binds all of it to the bytes
+//! - [`publish`]: from component and manifest to the signed statement
 //! - [`verify`]: bytes and statements in, a [`verify::VerifiedRelease`] out
 //! - [`grant`]: scopes, and the grant that request and policy leave over
 //!
 //! Pure: no network, no clock of its own, no host access but the files that
 //! `viworks-sign` names.
 
+pub mod at_rest;
+pub mod component;
+mod constraints;
+pub mod describe;
 pub mod dsse;
+pub mod fault;
+#[cfg(test)]
+mod fixture;
 pub mod grant;
 pub mod keys;
+pub mod manifest;
+pub mod names;
+pub mod pack;
+pub mod publish;
 pub mod release;
+pub mod strict_json;
+pub mod verify;
+
+pub use publish::{build_release, sign_release};

@@ -1,0 +1,96 @@
+//! `viworks-sign sign`: component and `plugin.toml` in, the bundle's two files out.
+//! Refuses to write what it would not verify itself.
+
+use clap::Args;
+use std::path::PathBuf;
+use std::time::SystemTime;
+use viworks_signing::keys::{PublicKey, SecretKey};
+use viworks_signing::manifest::Manifest;
+use viworks_signing::verify::{MAX_COMPONENT, verify};
+use viworks_signing::{build_release, pack::pack, sign_release};
+
+use super::keyref::{self, Password};
+use super::{Error, Exit, files, output};
+
+/// Sign a component as a release of its plugin: writes ID.wasm and ID.wasm.intoto.jsonl.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  viworks-sign sign accounts.wasm --manifest plugin.toml --wit wit --wit ../wit --key file:keys/release.key.pem --out dist
+  PW=… viworks-sign sign vpn.wasm --manifest plugin.toml --key env:RELEASE_KEY --password-env PW
+Signing the same bytes twice with the same --not-before gives the same files.")]
+pub(crate) struct Sign {
+    /// The component, as the plugin's build made it
+    component: PathBuf,
+    /// What the plugin's author says: id, version, effects, constraints, scopes, limits
+    #[arg(long, value_name = "FILE", default_value = "plugin.toml")]
+    manifest: PathBuf,
+    /// Private key: file:PATH, a path or env:VAR; may be given for each of several keys
+    #[arg(long = "key", value_name = "REF", required = true)]
+    keys: Vec<String>,
+    /// WIT package whose doc comments go into the component: the plugin's own, and those that it uses
+    #[arg(long, value_name = "DIR")]
+    wit: Vec<PathBuf>,
+    /// Where the two files go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// RFC 3339 time in UTC before which no gateway loads the release; now when absent here and in plugin.toml
+    #[arg(long, value_name = "TIME")]
+    not_before: Option<String>,
+    #[command(flatten)]
+    password: Password,
+}
+
+impl Sign {
+    pub(crate) fn run(&self) -> Result<Exit, Error> {
+        let path = || self.component.clone();
+        let manifest = self.manifest()?;
+        let keys = self.keys.iter().map(|key| keyref::secret_key(key, &self.password));
+        let keys = keys.collect::<Result<Vec<SecretKey>, _>>()?;
+
+        let mut component = files::read(&self.component, MAX_COMPONENT)?;
+        if !self.wit.is_empty() {
+            component = pack(&component, &self.wit).map_err(|source| Error::Pack { path: path(), source })?;
+        }
+        let publish = |source| Error::Publish { path: path(), source };
+        let statement = build_release(&component, &manifest).map_err(publish)?;
+        let line = sign_release(&statement, &keys.iter().collect::<Vec<_>>()).map_err(publish)?;
+
+        let trusted: Vec<PublicKey> = keys.iter().map(SecretKey::public).collect();
+        // A release for later is signed now, so it is judged as of its own time.
+        let start = humantime::parse_rfc3339(&statement.predicate.not_before).unwrap_or(SystemTime::UNIX_EPOCH);
+        let verified = verify(&component, &line, &trusted, Some(&manifest.id), start)
+            .map_err(|source| Error::Unverified { source })?;
+
+        let file = self.out.join(format!("{}.wasm", manifest.id));
+        let statements = self.out.join(format!("{}.wasm.intoto.jsonl", manifest.id));
+        std::fs::create_dir_all(&self.out).map_err(|source| Error::Io {
+            verb: "make",
+            path: self.out.clone(),
+            source,
+        })?;
+        files::replace(&file, &component)?;
+        files::replace(&statements, line.as_bytes())?;
+
+        let verbs = verified.release().verbs.keys().cloned().collect::<Vec<_>>().join(", ");
+        output::lines([
+            format!("signed    {} {} ({verbs})", manifest.id, manifest.version),
+            format!("component {} ({} bytes, sha256 {})", file.display(), component.len(), verified.digest()),
+            format!("statement {}", statements.display()),
+            format!("key ids   {}", verified.signers().join(", ")),
+        ])?;
+        Ok(Exit::Done)
+    }
+
+    fn manifest(&self) -> Result<Manifest, Error> {
+        let text = files::read_text(&self.manifest, files::MAX_TEXT)?;
+        let mut manifest =
+            Manifest::parse(&text).map_err(|source| Error::Manifest { path: self.manifest.clone(), source })?;
+        if let Some(time) = &self.not_before {
+            humantime::parse_rfc3339(time).map_err(|_| Error::Time { time: time.clone() })?;
+            manifest.not_before = Some(time.clone());
+        }
+        manifest.not_before.get_or_insert_with(|| humantime::format_rfc3339_seconds(SystemTime::now()).to_string());
+        Ok(manifest)
+    }
+}
