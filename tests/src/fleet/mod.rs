@@ -7,7 +7,12 @@ mod tls;
 pub use agent::{Answers, Behaviour, run_agent};
 pub use tls::connector;
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::cluster::write_secret;
+use crate::pki::Ca;
 
 /// What a fleet did so far.
 #[derive(Debug, Default)]
@@ -34,4 +39,21 @@ impl Counts {
             "acks": read(&self.acks),
         })
     }
+}
+
+/// Make the certificates of `PREFIX-N` for each number, and the CA's, as `viworks-fleet`
+/// reads them.
+///
+/// # Errors
+/// When they can't be made or written.
+pub fn write_identities(ca: &Ca, dir: &Path, prefix: &str, numbers: Range<u32>) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(dir.join("ca.pem"), ca.cert_pem())?;
+    for n in numbers {
+        let id = format!("{prefix}-{n}");
+        let identity = ca.agent(&id).map_err(std::io::Error::other)?;
+        std::fs::write(dir.join(format!("{id}.pem")), &identity.cert_pem)?;
+        write_secret(&dir.join(format!("{id}.key.pem")), &identity.key_pem)?;
+    }
+    Ok(())
 }

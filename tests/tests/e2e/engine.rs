@@ -1,0 +1,138 @@
+//! A Docker Engine of the test's own, with containers that run, stopped ones, and ones
+//! that are nobody's business.
+
+use std::fs;
+use std::io::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use viworks_tests::cluster::Cluster;
+use viworks_tests::gateway::Setup;
+use viworks_tests::program::{Running, eventually, run};
+
+use crate::Result;
+
+/// dockerd in network and mount namespaces of its own, so that it meets no other.
+struct Engine {
+    dir: tempfile::TempDir,
+    _dockerd: Running,
+}
+
+impl Engine {
+    fn start() -> std::io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("viw-docker-").tempdir_in("/var/tmp")?;
+        let d = dir.path().display();
+        let script = format!(
+            "ip link set lo up; exec dockerd -H unix://{d}/docker.sock --data-root {d}/data --exec-root {d}/exec \
+             --pidfile {d}/pid --bridge=none --iptables=false --ip-forward=false --ip-masq=false"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "bash", "-c", &script]);
+        let dockerd = Running::start_with(&mut command, &dir.path().join("dockerd.log"))?;
+        let engine = Self { dir, _dockerd: dockerd };
+        eventually("dockerd answers", Duration::from_secs(30), || engine.docker(&["version"]).map(Some))?;
+        engine.import_image()?;
+        Ok(engine)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    fn docker(&self, args: &[&str]) -> std::io::Result<String> {
+        let host = format!("unix://{}", self.socket().display());
+        let docker = if Path::new("/usr/bin/docker").exists() { "/usr/bin/docker" } else { "/usr/local/bin/docker" };
+        run(Path::new(docker), ["-H", &host].iter().chain(args))
+    }
+
+    /// No registry here: an image of nothing but busybox.
+    fn import_image(&self) -> std::io::Result<()> {
+        let root = self.dir.path().join("image/bin");
+        fs::create_dir_all(&root)?;
+        fs::copy("/bin/busybox", root.join("busybox"))?;
+        let tar = self.dir.path().join("image.tar");
+        let image = self.dir.path().join("image");
+        run(Path::new("/bin/tar"), ["-C".as_ref(), image.as_os_str(), "-cf".as_ref(), tar.as_os_str(), ".".as_ref()])?;
+        self.docker(&["import", &tar.to_string_lossy(), "viworks-test"]).map(drop)
+    }
+
+    fn run(&self, name: &str, label: &str, command: &[&str]) -> std::io::Result<String> {
+        let base = ["run", "-d", "--network=none", "--name", name, "--label", label, "viworks-test", "/bin/busybox"];
+        self.docker(&[&base, command].concat())
+    }
+
+    fn names(&self) -> std::io::Result<Vec<String>> {
+        let mut names: Vec<String> =
+            self.docker(&["ps", "-a", "--format", "{{.Names}}"])?.lines().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Containers outlive their engine: end those that run, then the engine ends by Running.
+        if let Ok(ids) = self.docker(&["ps", "-q"]) {
+            for id in ids.lines() {
+                let _ = self.docker(&["rm", "-f", id]);
+            }
+        }
+    }
+}
+
+#[test]
+fn cleanup_removes_what_it_may_and_nothing_else() -> Result {
+    let engine = Engine::start()?;
+    engine.run("old-job", "viworks.test=1", &["true"])?;
+    engine.run("worker", "viworks.test=1", &["sleep", "600"])?;
+    engine.run("foreign", "owner=somebody", &["true"])?;
+    let state = |name: &str| engine.docker(&["inspect", "-f", "{{.State.Status}}", name]);
+    for name in ["old-job", "foreign"] {
+        eventually("exited", Duration::from_secs(20), || Ok((state(name)?.trim() == "exited").then_some(())))?;
+    }
+
+    let cluster = Cluster::start()?;
+    cluster.publish("containers")?;
+    let mut setup = Setup::new(&cluster, "docker-01")?;
+    setup.keys = format!("container_engine = {:?}\n", engine.socket());
+    let _gateway = setup.start(&cluster)?;
+    cluster.ready("docker-01", 1)?;
+
+    let listed = cluster.run("docker-01", "list_containers", &json!({}))?;
+    let names: Vec<&str> =
+        listed["result"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+    assert_eq!(names, ["old-job", "worker"], "the foreign one does not exist for the plugin: {listed}");
+
+    let young = cluster.run("docker-01", "cleanup_containers", &json!({"older_than_secs": 3600}))?;
+    assert_eq!(young["result"]["removed"], json!([]), "{young}");
+    let cleaned = cluster.run("docker-01", "cleanup_containers", &json!({"older_than_secs": 0}))?;
+    assert_eq!(cleaned["state"], "succeeded", "{cleaned}");
+    assert_eq!(cleaned["result"]["removed"][0]["name"], "old-job", "{cleaned}");
+    assert_eq!(cleaned["effects"][0]["kind"], "containers.remove");
+    assert_eq!(engine.names()?, ["foreign", "worker"]);
+
+    let running =
+        cluster.run("docker-01", "cleanup_containers", &json!({"older_than_secs": 0, "states": ["running"]}))?;
+    assert_eq!(running["result"]["removed"], json!([]), "a running container stays: {running}");
+    assert_eq!(engine.names()?, ["foreign", "worker"]);
+    if state("worker")?.trim() != "running" {
+        return Err(Error::other("the worker was stopped"));
+    }
+    Ok(())
+}
+
+#[test]
+fn without_an_engine_it_says_so() -> Result {
+    let cluster = Cluster::start()?;
+    cluster.publish("containers")?;
+    let mut setup = Setup::new(&cluster, "web-01")?;
+    setup.keys = format!("container_engine = {:?}\n", cluster.path("no.sock"));
+    let _gateway = setup.start(&cluster)?;
+    cluster.ready("web-01", 1)?;
+    let ended = cluster.run("web-01", "list_containers", &json!({}))?;
+    assert_eq!(ended["failure"]["code"], "unavailable", "{ended}");
+    assert!(ended["failure"]["message"].as_str().is_some_and(|m| m.contains("no.sock")), "{ended}");
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! End to end: the real programs, real services, and what users would do with them.
+//! One file a story; each test has a cluster of its own.
+
+mod contract;
+mod crash;
+mod delivery;
+mod engine;
+mod hostile;
+mod identity;
+mod journey;
+mod openvpn;
+mod people;
+mod plugins;
+mod simulated;
+mod wireguard;
+
+/// What every test gives.
+type Result = std::io::Result<()>;
