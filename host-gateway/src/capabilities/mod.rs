@@ -13,7 +13,7 @@ pub mod vpn;
 pub use call::{Call, Facts, Meter};
 
 use viworks_signing::grant::Grant;
-use wasmtime::component::Linker;
+use wasmtime::component::{HasSelf, Linker};
 
 /// The WIT of `viworks:gateway@1.0.0`, as Rust.
 #[allow(missing_debug_implementations, unreachable_pub, clippy::all, reason = "generated code")]
@@ -28,7 +28,10 @@ pub mod wit {
 
 /// Every interface that this gateway implements, with what grants it: one line each, for
 /// example `("vpn", |g| g.vpn.is_some(), |l| g::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),`
-pub const INTERFACES: &[Interface] = &[];
+pub const INTERFACES: &[Interface] = &[
+    ("vpn", |g| g.vpn.is_some(), |l| wit::viworks::gateway::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("system", |g| g.system.is_some(), |l| wit::viworks::gateway::system::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+];
 
 /// An interface's name, what grants it, and what adds it to a linker.
 pub type Interface = (&'static str, fn(&Grant) -> bool, fn(&mut Linker<Call>) -> wasmtime::Result<()>);

@@ -172,7 +172,7 @@ impl Wireguard {
                 Failure::Unavailable(format!("{} has no PrivateKey: clients would not find it", path.display()))
             })?;
             let addresses = addresses(&config, conf)?;
-            let preshared = Zeroizing::new(STANDARD.encode(&*random::<32>()?));
+            let preshared = Zeroizing::new(STANDARD.encode(*random::<32>()?));
             let block = conf::block(&name, &now()?, &key, &preshared, &addresses);
             let peer =
                 Peer { created_at: Some(now()?), ..Peer::new(name, Kind::Wireguard, key, Some(joined(&addresses))) };
