@@ -1,0 +1,49 @@
+//! `viworks-bench`: every figure as a ratio beside its limit, both measured in this run.
+//! Prints a table and writes `target/bench.json`; exits 1 when a bound is missed.
+
+mod bare;
+mod invocation;
+mod journey;
+mod parts;
+mod report;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> std::io::Result<ExitCode> {
+    let only: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|o| o == name);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut table = report::Table::default();
+    let say = |what: &str| {
+        let _ = writeln!(std::io::stderr(), "bench: {what}");
+    };
+
+    say("invocation");
+    let invocation = invocation::measure(&mut table, wanted("hot_load"))?;
+    if wanted("post_to_result") {
+        say("post_to_result");
+        journey::post_to_result(&mut table, &runtime, &invocation)?;
+    }
+    if wanted("commands_per_second") {
+        say("commands_per_second");
+        journey::commands_per_second(&mut table, 1)?;
+        journey::commands_per_second(&mut table, 50)?;
+    }
+    if wanted("fleet") {
+        say("fan_out_5000 and memory_per_agent");
+        journey::fleet(&mut table, &runtime, 5_000)?;
+    }
+    if wanted("gateway") {
+        say("start_to_connected and gateway_rss");
+        journey::gateway(&mut table, &runtime)?;
+    }
+    let target = viworks_tests::program::workspace().join("target");
+    std::fs::create_dir_all(&target)?;
+    table.finish(&target.join("bench.json"))?;
+    if table.broken().is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let _ = writeln!(std::io::stderr(), "bench: bounds missed: {}", table.broken().join(", "));
+    Ok(ExitCode::FAILURE)
+}
