@@ -59,3 +59,6 @@ pub fn open(pem: &str, password: &[u8]) -> Result<SecretKey, Error> {
     let plain = plain.to_pem(PLAIN_LABEL, LineEnding::LF).map_err(Error::Pem)?;
     Ok(SecretKey::from_pem(&plain)?)
 }
+
+#[cfg(test)]
+mod tests;

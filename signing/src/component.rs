@@ -102,3 +102,6 @@ pub fn outline(bytes: &[u8]) -> Result<Outline<'_>, Error> {
     outline.imports.sort_unstable();
     Ok(outline)
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,7 @@ enum Kind {
     Base64,
     Whole,
     Number,
+    Truth,
     Array,
     Tuple,
     Object,
@@ -96,6 +97,7 @@ impl Kind {
             Some("string") => Self::Text,
             Some("integer") => Self::Whole,
             Some("number") => Self::Number,
+            Some("boolean") => Self::Truth,
             Some("array") if schema.get("prefixItems").is_some() => Self::Tuple,
             Some("array") => Self::Array,
             Some("object") => Self::Object,
@@ -111,7 +113,7 @@ impl Kind {
             Self::Number => &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"],
             Self::Array => &["minItems", "maxItems", "uniqueItems", "items"],
             Self::Object => &["properties"],
-            Self::Tuple | Self::Other => &[],
+            Self::Truth | Self::Tuple | Self::Other => &[],
         }
     }
 
@@ -131,7 +133,7 @@ impl Kind {
                 let regex = value.as_str().is_some_and(|pattern| Regex::new(pattern).is_ok());
                 ok(regex, "a regular expression without look-around and back-references")
             }
-            "uniqueItems" => ok(value.is_boolean(), "true or false"),
+            "uniqueItems" => ok(value == &Value::Bool(true), "true"),
             "minLength" | "minItems" => {
                 ok(value.as_u64() >= lower(schema, keyword), "a count, not below the type's own")
             }
@@ -174,7 +176,7 @@ impl Kind {
                     && number("multipleOf").is_none_or(|m| m == 0 || n % m == 0)
             }),
             (Self::Base64, Value::String(_)) | (Self::Array | Self::Tuple, Value::Array(_)) => true,
-            (Self::Object, Value::Object(_)) | (Self::Other, _) => true,
+            (Self::Truth, Value::Bool(_)) | (Self::Object, Value::Object(_)) | (Self::Other, _) => true,
             (_, Value::Null) => schema["type"].is_array(),
             _ => false,
         }

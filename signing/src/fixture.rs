@@ -16,11 +16,6 @@ pub(crate) fn sample() -> Vec<u8> {
     component(&std::fs::read_to_string(format!("{TESTDATA}/sample/sample.wit")).expect("sample.wit"))
 }
 
-pub(crate) fn sample_manifest() -> crate::manifest::Manifest {
-    let text = std::fs::read_to_string(format!("{TESTDATA}/sample/plugin.toml")).expect("plugin.toml");
-    crate::manifest::Manifest::parse(&text).expect("a valid plugin.toml")
-}
-
 /// A component of the only world of `wit`, a package that may use `viworks:gateway`.
 pub(crate) fn component(wit: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();

@@ -163,3 +163,6 @@ fn verbs(description: &Description, manifest: &Manifest, faults: &mut Faults) ->
     }
     verbs
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,4 +174,4 @@ fn read_limits(limits: &mut Table<'_>) -> Limits {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
