@@ -45,3 +45,14 @@ impl From<Failure> for outcome::Failure {
         Self { code: code.to_owned(), message, rule }
     }
 }
+
+/// An error with everything below it, for people.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(below) = source {
+        text += &format!(": {below}");
+        source = below.source();
+    }
+    text
+}

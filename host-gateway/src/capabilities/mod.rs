@@ -30,6 +30,11 @@ pub mod wit {
 /// example `("vpn", |g| g.vpn.is_some(), |l| g::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),`
 pub const INTERFACES: &[Interface] = &[
     ("vpn", |g| g.vpn.is_some(), |l| wit::viworks::gateway::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    (
+        "containers",
+        |g| g.containers.is_some(),
+        |l| wit::viworks::gateway::containers::add_to_linker::<_, HasSelf<_>>(l, |s| s),
+    ),
     ("system", |g| g.system.is_some(), |l| wit::viworks::gateway::system::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
 ];
 

@@ -176,7 +176,10 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
             None
         }
     });
-    let providers = providers(values, faults);
+    let mut providers = providers(values, faults);
+    if container_engine.is_some() {
+        providers.containers.socket.clone_from(&container_engine);
+    }
     Some(Config {
         backend: backend?,
         agent: agent?,

@@ -264,16 +264,5 @@ fn now() -> Result<String, Failure> {
     rfc3339(time::OffsetDateTime::now_utc())
 }
 
-/// An error with everything below it, for people.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(below) = source {
-        text += &format!(": {below}");
-        source = below.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod live;

@@ -23,8 +23,8 @@ use self::database::{Database, Entry};
 use self::pki::{Authority, armoured};
 use super::files;
 use super::name::PeerName;
-use super::{Issued, Kind, PRIVATE_KEY, Peer, blocking, chain, random, rfc3339};
-use crate::failure::Failure;
+use super::{Issued, Kind, PRIVATE_KEY, Peer, blocking, random, rfc3339};
+use crate::failure::{Failure, chain};
 
 /// `[providers.vpn.openvpn]`.
 #[derive(Debug, Clone, Deserialize)]

@@ -22,7 +22,7 @@ use super::files;
 use super::name::PeerName;
 use super::pool::{self, Cidr};
 use super::{Issued, Kind, Peer, blocking, now, random};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::process::{Program, first_existing};
 
 /// `[providers.vpn.wireguard]`.
@@ -267,7 +267,7 @@ impl Wireguard {
         match wg.run().await {
             Ok(output) if output.code() == 0 => Ok(()),
             Ok(output) => Err(Failure::Failed(format!("wg syncconf {interface}: {}", output.complaint()))),
-            Err(error) => Err(Failure::Unavailable(super::chain(&error))),
+            Err(error) => Err(Failure::Unavailable(chain(&error))),
         }
     }
 }

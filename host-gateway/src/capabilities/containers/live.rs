@@ -1,0 +1,162 @@
+//! A real engine of the test's own: what it runs is stopped, refused and removed.
+
+use super::container::now;
+use super::*;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+
+/// A `dockerd` with its own root, socket and network namespace, and an image of busybox.
+struct Dockerd {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Dockerd {
+    fn start() -> Self {
+        assert!(rustix::process::geteuid().is_root(), "this test starts a container engine: run it as root");
+        let dir = tempfile::Builder::new().prefix("viwd").tempdir().unwrap();
+        let d = dir.path().display();
+        let line = format!(
+            "ip link set lo up; exec dockerd -H unix://{d}/docker.sock --data-root {d}/data --exec-root {d}/exec \
+             --pidfile {d}/pid --bridge=none --iptables=false --ip-forward=false --ip-masq=false"
+        );
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new("unshare")
+            .args(["--net", "--mount", "bash", "-c", &line])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let engine = Self { dir, child };
+        let until = Instant::now() + Duration::from_secs(60);
+        while !engine.try_docker(&["version"]).status.success() {
+            assert!(Instant::now() < until, "{}", std::fs::read_to_string(engine.path().join("log")).unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        engine.import();
+        engine
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// No image can be fetched: one of a static busybox alone.
+    fn import(&self) {
+        let root = self.path().join("root");
+        std::fs::create_dir_all(root.join("bin")).unwrap();
+        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        let tar = self.path().join("root.tar");
+        let made = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap();
+        assert!(made.success());
+        self.docker(&["import", tar.to_str().unwrap(), "viwtest:1"]);
+    }
+
+    fn try_docker(&self, args: &[&str]) -> Output {
+        let host = format!("unix://{}/docker.sock", self.path().display());
+        Command::new("docker").arg("-H").arg(host).args(args).output().unwrap()
+    }
+
+    fn docker(&self, args: &[&str]) -> String {
+        let output = self.try_docker(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn run(&self, name: &str, command: &[&str]) -> String {
+        let mut args =
+            vec!["run", "-d", "--network=none", "--label", "viwtest=1", "--name", name, "viwtest:1", "/bin/busybox"];
+        args.extend(command);
+        self.docker(&args)
+    }
+
+    fn provider(&self) -> Provider {
+        Provider::new(&Config { socket: Some(self.path().join("docker.sock")), timeout_secs: 20 })
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        let ids = self.try_docker(&["ps", "-aq"]);
+        let ids = String::from_utf8_lossy(&ids.stdout).into_owned();
+        for id in ids.split_whitespace() {
+            self.try_docker(&["rm", "-f", id]);
+        }
+        // Not SIGKILL: it takes its containerd along.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.child.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_engine_is_listed_stopped_started_and_pruned() {
+    let engine = Dockerd::start();
+    let provider = engine.provider();
+    let version = provider.engine.version().await.unwrap();
+    assert_eq!(version.name, "Docker Engine");
+    assert!(version.api_version.starts_with("1."), "{version:?}");
+
+    let web = engine.run("web", &["sleep", "600"]);
+    let job = engine.run("job", &["true"]);
+    engine.docker(&["wait", "job"]);
+    let fresh = engine.docker(&["create", "--network=none", "--name", "fresh", "viwtest:1", "/bin/busybox", "true"]);
+
+    let listed = provider.engine.list(|_| true).await.unwrap();
+    let shown: Vec<_> = listed.iter().map(|c| (c.name.as_str(), c.state.as_str())).collect();
+    assert_eq!(shown, [("fresh", "created"), ("job", "exited"), ("web", "running")]);
+    assert_eq!(listed.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), [&fresh, &job, &web]);
+    let (fresh_one, job_one, web_one) = (&listed[0], &listed[1], &listed[2]);
+    assert!(job_one.stopped.is_some() && fresh_one.stopped.is_none() && web_one.stopped.is_none());
+    assert!(web_one.has_label("viwtest=1") && !fresh_one.has_label("viwtest"));
+    assert_eq!(job_one.image, "viwtest:1");
+    assert!(job_one.age(now()) < 120);
+
+    // A running one is not removed, by us or by the engine.
+    let refused = provider.apply(&Change::remove(web_one)).await;
+    assert!(matches!(refused, Err(Failure::Conflict(_))), "{refused:?}");
+    let refused = provider.engine.remove(&web).await;
+    assert!(matches!(refused, Err(Failure::Conflict(_))), "{refused:?}");
+
+    // Stopping has starting as its inverse, and the other way round.
+    let stop = Change::Stop { id: web.clone(), name: "web".into(), grace_secs: 0 };
+    let stopped = provider.apply(&stop).await.unwrap();
+    assert_eq!(engine.docker(&["inspect", "-f", "{{.State.Status}}", "web"]), "exited");
+    let Inverse::Effect(inverse) = stopped.inverse else { panic!("stopping can be undone") };
+    let Effect::Containers(start) = *inverse else { panic!("by this capability") };
+    assert_eq!(start, Change::Start { id: web.clone(), name: "web".into() });
+    assert!(matches!(provider.apply(&stop).await, Err(Failure::Conflict(_))), "it is stopped already");
+
+    // What was decided on an older look is refused: it stopped at another time.
+    let stale = Change::remove(&provider.engine.inspect(&web).await.unwrap());
+    provider.apply(&start).await.unwrap();
+    assert_eq!(engine.docker(&["inspect", "-f", "{{.State.Status}}", "web"]), "running");
+    std::thread::sleep(Duration::from_millis(1_100));
+    provider.apply(&stop).await.unwrap();
+    assert!(matches!(provider.apply(&stale).await, Err(Failure::Conflict(why)) if why.contains("meanwhile")));
+    engine.docker(&["rename", "web", "other"]);
+    let renamed = provider
+        .apply(&Change::Remove {
+            id: web.clone(),
+            name: "web".into(),
+            image: String::new(),
+            state: "exited".into(),
+            stopped: None,
+        })
+        .await;
+    assert!(matches!(renamed, Err(Failure::Conflict(_))), "{renamed:?}");
+
+    for container in [fresh_one, job_one] {
+        let removed = provider.apply(&Change::remove(container)).await.unwrap();
+        assert_eq!(removed.inverse, Inverse::Irreversible);
+        assert!(matches!(provider.engine.inspect(&container.id).await, Err(Failure::NotFound(_))));
+    }
+    assert_eq!(engine.docker(&["ps", "-a", "--format", "{{.Names}}"]), "other");
+}
