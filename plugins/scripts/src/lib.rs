@@ -18,9 +18,9 @@ wit_bindgen::generate!({
 struct Plugin;
 
 impl Guest for Plugin {
-    fn run_script(name: String, args: Option<Vec<String>>, any_exit_code: Option<bool>) -> Result<Output> {
+    fn run_script(name: String, args: Option<Vec<String>>, check: Option<bool>) -> Result<Output> {
         let output = scripts::run(&name, &args.unwrap_or_default())?;
-        if output.exit_code == 0 || any_exit_code == Some(true) {
+        if output.exit_code == 0 || check != Some(true) {
             return Ok(output);
         }
         // A failure has no result, so the output goes where it is kept.

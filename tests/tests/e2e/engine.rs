@@ -115,7 +115,7 @@ fn cleanup_removes_what_it_may_and_nothing_else() -> Result {
 
     let running =
         cluster.run("docker-01", "cleanup_containers", &json!({"older_than_secs": 0, "states": ["running"]}))?;
-    assert_eq!(running["result"]["removed"], json!([]), "a running container stays: {running}");
+    assert_ne!(running["state"], "succeeded", "a running container stays, and that is no success: {running}");
     assert_eq!(engine.names()?, ["foreign", "worker"]);
     if state("worker")?.trim() != "running" {
         return Err(Error::other("the worker was stopped"));
