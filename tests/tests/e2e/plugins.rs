@@ -128,9 +128,8 @@ fn the_recipe_of_contributing_builds_a_verb() -> Result {
     cluster.upload(&bundle)?.expect_status(201)?;
     let _gateway = viworks_tests::gateway::Gateway::start(&cluster, "web-01")?;
     cluster.ready("web-01", 1)?;
-    let verbs = cluster.api.get("/verbs")?.expect_status(200)?;
-    let verb = verbs["items"][0]["verb"].as_str().unwrap_or_default().to_owned();
-    let ran = cluster.run("web-01", &verb, &verbs["items"][0]["args"]["examples"][0].clone())?;
+    let ran = cluster.run("web-01", "greet", &serde_json::json!({"name": "Ada"}))?;
     assert_eq!(ran["state"], "succeeded", "{ran}");
+    assert!(ran["result"].as_str().is_some_and(|text| text.starts_with("Hello Ada, this is ")), "{ran}");
     Ok(())
 }
