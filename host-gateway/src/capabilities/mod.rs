@@ -15,6 +15,8 @@ pub use call::{Call, Facts, Meter};
 use viworks_signing::grant::Grant;
 use wasmtime::component::{HasSelf, Linker};
 
+use self::wit::viworks::gateway as g;
+
 /// The WIT of `viworks:gateway@1.0.0`, as Rust.
 #[allow(missing_debug_implementations, unreachable_pub, clippy::all, reason = "generated code")]
 pub mod wit {
@@ -29,13 +31,12 @@ pub mod wit {
 /// Every interface that this gateway implements, with what grants it: one line each, for
 /// example `("vpn", |g| g.vpn.is_some(), |l| g::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),`
 pub const INTERFACES: &[Interface] = &[
-    ("vpn", |g| g.vpn.is_some(), |l| wit::viworks::gateway::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
-    (
-        "containers",
-        |g| g.containers.is_some(),
-        |l| wit::viworks::gateway::containers::add_to_linker::<_, HasSelf<_>>(l, |s| s),
-    ),
-    ("system", |g| g.system.is_some(), |l| wit::viworks::gateway::system::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("accounts", |g| g.accounts.is_some(), |l| g::accounts::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("vpn", |g| g.vpn.is_some(), |l| g::vpn::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("containers", |g| g.containers.is_some(), |l| g::containers::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("system", |g| g.system.is_some(), |l| g::system::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("scripts", |g| g.scripts.is_some(), |l| g::scripts::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("state", |g| g.state.is_some(), |l| g::state::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
 ];
 
 /// An interface's name, what grants it, and what adds it to a linker.

@@ -180,6 +180,8 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
     if container_engine.is_some() {
         providers.containers.socket.clone_from(&container_engine);
     }
+    providers.scripts.root = scripts_root.clone().or(providers.scripts.root);
+    providers.state.file.get_or_insert_with(|| state_dir.join("plugin-state.db"));
     Some(Config {
         backend: backend?,
         agent: agent?,

@@ -2,6 +2,8 @@
 //! value that says what will change; the [`Recorder`] journals the intent, applies it and
 //! journals the result with its inverse.
 
+#[cfg(test)]
+pub(crate) mod bench;
 mod recorder;
 
 pub use recorder::Recorder;

@@ -1,0 +1,137 @@
+//! The `accounts` capability: login accounts of the host, or of a directory that looks like
+//! one. Refuses root, system accounts and every name that would carry rights of its own.
+//!
+//! The map: [`guest`] is what plugins call, and checks scopes → [`change`] is what can
+//! change → [`apply`] does it, one at a time → [`tools`] runs useradd and its kin,
+//! [`home`] and [`quarantine`] work on home directories by descriptor ([`dir`]),
+//! [`database`] reads passwd, group and shadow. [`rules`] and [`keys`] say what a name,
+//! a hash and a key are; [`busy`] who is in use; [`prefix`] makes an empty root ready.
+
+mod apply;
+mod busy;
+mod change;
+mod database;
+mod dir;
+mod guest;
+mod home;
+mod keys;
+mod prefix;
+mod quarantine;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+pub use change::{Change, Home, Lock, LockState, NewAccount, Record};
+
+use crate::capabilities::wit::viworks::gateway::accounts as wit;
+use crate::effects::Applied;
+use crate::failure::Failure;
+use database::Database;
+use tools::Tools;
+
+/// `[providers.accounts]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A directory that stands for the host's `/`: for demonstrations, tests and images.
+    /// Missing account files are made there. The real host when absent.
+    pub root: Option<PathBuf>,
+    /// Where the homes of removed accounts go; on the file system of the homes.
+    /// `/var/lib/viworks-gateway/quarantine` in the root when absent.
+    pub quarantine: Option<PathBuf>,
+    /// A directory whose files new homes begin with, for example `/etc/skel`.
+    pub skeleton: Option<PathBuf>,
+    /// Programs that are not in their usual place.
+    pub useradd: Option<PathBuf>,
+    pub usermod: Option<PathBuf>,
+    pub userdel: Option<PathBuf>,
+    pub groupadd: Option<PathBuf>,
+    pub chpasswd: Option<PathBuf>,
+}
+
+/// Reads accounts at any time and changes them one at a time.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    site: Arc<Site>,
+    /// useradd and its kin fail when they run side by side.
+    changing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Where everything is.
+#[derive(Debug)]
+struct Site {
+    root: Option<PathBuf>,
+    quarantine: PathBuf,
+    skeleton: Option<PathBuf>,
+    tools: Tools,
+}
+
+impl Site {
+    /// The directory that is `/` to the accounts.
+    fn base(&self) -> &Path {
+        self.root.as_deref().unwrap_or(Path::new("/"))
+    }
+
+    /// Who files of this account belong to on disk. An unprivileged gateway can't give
+    /// files away; it only ever works in a root directory of its own.
+    fn owner(&self, uid: u32, gid: u32) -> (u32, u32) {
+        let (euid, egid) = (rustix::process::geteuid(), rustix::process::getegid());
+        if self.root.is_some() && !euid.is_root() { (euid.as_raw(), egid.as_raw()) } else { (uid, gid) }
+    }
+}
+
+impl Provider {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let base = config.root.as_deref().unwrap_or(Path::new("/"));
+        let site = Site {
+            root: config.root.clone(),
+            quarantine: config.quarantine.clone().unwrap_or_else(|| base.join("var/lib/viworks-gateway/quarantine")),
+            skeleton: config.skeleton.clone(),
+            tools: Tools::new(config),
+        };
+        Self { site: Arc::new(site), changing: Arc::default() }
+    }
+
+    /// All accounts and groups as they are now.
+    ///
+    /// # Errors
+    /// `unavailable` if an account file can't be read.
+    async fn database(&self) -> Result<Database, Failure> {
+        self.blocking(|site| {
+            if let Some(root) = &site.root {
+                prefix::prepare(root)?;
+            }
+            Database::read(site.base())
+        })
+        .await
+    }
+
+    /// Work on files, away from the threads that serve everything else.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Site) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let site = Arc::clone(&self.site);
+        tokio::task::spawn_blocking(move || work(&site))
+            .await
+            .map_err(|e| Failure::Failed(format!("work on accounts ended early: {e}")))?
+    }
+
+    pub(crate) async fn apply(&self, change: &Change) -> Result<Applied, Failure> {
+        let (provider, change) = (self.clone(), change.clone());
+        // A task of its own: an invocation that is cancelled lets go of this future, and an
+        // account must not stay half made. It ends by the tools' own deadlines.
+        let applying = tokio::spawn(async move {
+            let _one_at_a_time = provider.changing.lock().await;
+            apply::apply(&provider, &change).await
+        });
+        applying.await.map_err(|e| Failure::Failed(format!("work on accounts ended early: {e}")))?
+    }
+}
