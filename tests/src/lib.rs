@@ -5,5 +5,6 @@ pub mod api;
 pub mod cluster;
 pub mod fleet;
 pub mod gateway;
+pub mod netns;
 pub mod pki;
 pub mod program;

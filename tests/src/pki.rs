@@ -48,6 +48,12 @@ impl Ca {
         self.issuer.pem()
     }
 
+    /// For servers that sign with the CA themselves, as an OpenVPN site does.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// The backend's certificate for loopback.
     pub fn server(&self) -> Result<Identity> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
