@@ -2,6 +2,7 @@
 //! Refuses a manifest that does not fit the component, and any statement that a strict
 //! reader would refuse.
 
+use semver::Version;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
@@ -109,7 +110,8 @@ fn check_imports(imports: &[String], manifest: &Manifest, faults: &mut Faults) {
         if import.starts_with("wasi:") {
             continue;
         }
-        let name = import.strip_prefix(GATEWAY).and_then(|rest| rest.split_once("@1.")).map(|(name, _)| name);
+        let (name, version) = import.strip_prefix(GATEWAY).and_then(|rest| rest.split_once('@')).unzip();
+        check_host_api(import, version, manifest, faults);
         match name {
             Some(name) if SHARED.contains(&name) => {}
             Some(name) if CAPABILITIES.contains(&name) => {
@@ -124,13 +126,26 @@ fn check_imports(imports: &[String], manifest: &Manifest, faults: &mut Faults) {
                 faults.add(
                     format!("import {import}"),
                     "no interface of a gateway",
-                    format!("wasi:… or {GATEWAY}{known} @1"),
+                    format!("wasi:… or {GATEWAY}{known}"),
                 );
             }
         }
     }
     for name in asked.into_iter().filter(|name| !used.contains(name)) {
         faults.add(format!("capabilities.{name}"), "a scope", "no scope, because the component does not import it");
+    }
+}
+
+/// The lowest host API has every interface that is imported.
+fn check_host_api(import: &str, version: Option<&str>, manifest: &Manifest, faults: &mut Faults) {
+    let imported = version.and_then(|version| version.parse::<Version>().ok());
+    let lowest = format!("{}.0", manifest.host_api).parse::<Version>().ok();
+    if let (Some(imported), Some(lowest)) = (imported, lowest)
+        && (imported.major != lowest.major || imported.minor > lowest.minor)
+        && faults.0.iter().all(|fault| fault.key != "host_api")
+    {
+        let wanted = format!("\"{}.{}\", because the component imports {import}", imported.major, imported.minor);
+        faults.add("host_api", format!("{:?}", manifest.host_api), wanted);
     }
 }
 

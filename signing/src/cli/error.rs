@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use viworks_signing::{at_rest, describe, manifest, pack, publish, verify::Refusal};
 
-/// The exit codes of every command. clap itself exits with 2.
+/// The exit codes of every command. clap itself exits with 2; 4 is kept for metadata that
+/// is stale or expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,

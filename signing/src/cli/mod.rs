@@ -24,8 +24,8 @@ pub(crate) struct Cli {
 const HELP: &str = "\
 Exit codes:
   0  verified, or done       3  a file can't be read or written
-  1  refused                 4  stale or expired
-  2  wrong usage             5  a key can't be used
+  1  refused                 5  a key can't be used
+  2  wrong usage
 
 Example:
   viworks-sign keygen --out keys/release

@@ -54,6 +54,17 @@ fn scopes_are_asked_for_exactly_for_what_is_imported() {
 }
 
 #[test]
+fn the_lowest_host_api_has_what_is_imported() {
+    let text = faults(|manifest| manifest.host_api = "2.0".to_owned());
+    let wanted =
+        "host_api: found \"2.0\"; wanted \"1.0\", because the component imports viworks:gateway/accounts@1.0.0";
+    assert!(text.starts_with(wanted), "{text}");
+    let mut manifest = sample_manifest();
+    manifest.host_api = "1.3".to_owned();
+    assert!(build_release(&sample(), &manifest).is_ok(), "a higher minor has all of the lower");
+}
+
+#[test]
 fn constraints_that_do_not_fit_are_told_with_their_verb() {
     let text = faults(|manifest| {
         let verb = manifest.verbs.get_mut("add_user").unwrap();

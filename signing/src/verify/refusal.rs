@@ -12,7 +12,7 @@ pub enum Refusal {
     Lines,
     #[error("statement {line} is malformed")]
     Format { line: usize, source: strict_json::Error },
-    #[error("statement {line} is not signed by a trusted key")]
+    #[error("statement {line} does not verify")]
     Signature { line: usize, source: dsse::Error },
     #[error("payload type {found:?} is no in-toto statement")]
     PayloadType { found: String },

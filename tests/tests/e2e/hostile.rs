@@ -5,7 +5,7 @@ use std::io::Error;
 
 use serde_json::{Value, json};
 use viworks_tests::cluster::Cluster;
-use viworks_tests::gateway::Gateway;
+use viworks_tests::gateway::{Gateway, Setup};
 
 use crate::Result;
 
@@ -94,7 +94,9 @@ fn wasi_shows_no_files_and_no_network() -> Result {
 #[test]
 fn an_ungranted_capability_does_not_load_and_names_itself() -> Result {
     let cluster = Cluster::start()?;
-    let _gateway = Gateway::start(&cluster, "web-01")?;
+    let mut setup = Setup::new(&cluster, "web-01")?;
+    setup.policy = "[capabilities.system]\n".to_owned();
+    let _gateway = setup.start(&cluster)?;
     cluster.publish_guest("undeclared")?;
     let refused = viworks_tests::program::eventually("refused", std::time::Duration::from_secs(30), || {
         let body = cluster.api.get("/agents/web-01")?.expect_status(200)?;

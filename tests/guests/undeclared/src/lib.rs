@@ -1,4 +1,4 @@
-//! Imports `accounts`, which its plugin.toml does not ask for. It must not load, and the
+//! Imports `accounts`. Where the host's owner does not grant that it must not load, and the
 //! refusal must name the import.
 
 use exports::viworks::undeclared::verbs::Guest;
