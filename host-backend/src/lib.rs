@@ -1,18 +1,26 @@
 //! The ViWorkS backend: operators' API on one port, agents' sessions on another, and
 //! between them the store, the command engine and the plugin catalogue.
 //!
-//! - [`api`]: operators' requests
-//! - [`authz`]: who may ask for what
+//! - `api`: operators' requests
+//! - `authz`: who may ask for what
 //! - [`catalog`]: published plugins, their verbs and schemas
 //! - [`dispatch`]: commands on their way to agents and back
 //! - [`hub`]: agents' sessions
 //! - [`telemetry`]: samples into the store
 //! - [`store`]: everything durable
 //! - [`background`]: tasks that are started again when they fall, and stopped in time
+//! - [`health`]: what works and what does not
 //! - [`app`]: all of it put together
 
+pub mod app;
+pub mod background;
+pub mod catalog;
 pub mod clock;
 pub mod config;
+pub mod dispatch;
+pub mod health;
+pub mod hub;
 pub mod keys;
 pub mod metrics;
 pub mod store;
+pub mod telemetry;

@@ -231,6 +231,8 @@ reads! {
     open_for(agent: &AgentId, after: Option<&CommandId>, limit: u32) -> Vec<OpenInvocation>;
     /// The frozen targets in their order.
     targets(command: &CommandId) -> Vec<AgentId>;
+    /// When expiry has to look at a command next.
+    next_due() -> Option<u64>;
     /// Commands that have not ended.
     count_open_commands() -> u64;
     /// Every release, newest of each name first; bounded by what was published.

@@ -60,8 +60,10 @@ pub enum Verdict {
     Duplicate {
         command: CommandId,
     },
-    /// No invocation of that agent.
+    /// The invocation of another agent.
     Foreign,
+    /// There is no such invocation.
+    Absent,
 }
 
 /// What a change to invocations came to.

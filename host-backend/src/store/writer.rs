@@ -180,9 +180,8 @@ async fn commit(writable: &mut Writable, jobs: &mut Vec<(Op, Reply)>) {
             }
         }
         Err(error) if jobs.len() == 1 => {
-            for (_, reply) in jobs.drain(..) {
+            if let Some((_, reply)) = jobs.pop() {
                 drop(reply.send(Err(error)));
-                return;
             }
         }
         Err(error) => {

@@ -136,6 +136,14 @@ impl Readers {
         found.iter().map(|row| row.parsed("agent")).collect()
     }
 
+    pub(in crate::store) async fn next_due(&self) -> Result<Option<u64>, StoreError> {
+        let row = sqlx::query("SELECT min(due_ms) AS due_ms FROM commands WHERE finished_ms IS NULL")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(StoreError::Statement)?;
+        row.maybe_number("due_ms")
+    }
+
     pub(in crate::store) async fn count_open_commands(&self) -> Result<u64, StoreError> {
         let row = sqlx::query("SELECT count(*) AS open FROM commands WHERE finished_ms IS NULL")
             .fetch_one(&self.pool)

@@ -20,7 +20,7 @@ pub(super) trait RowExt {
         parse(name, self.text(name)?)
     }
 
-    fn from_json<T: serde::de::DeserializeOwned>(&self, name: &'static str) -> Result<T, StoreError> {
+    fn json_value<T: serde::de::DeserializeOwned>(&self, name: &'static str) -> Result<T, StoreError> {
         let text = self.text(name)?;
         serde_json::from_str(&text).map_err(|_| StoreError::Corrupt { what: name, text })
     }
@@ -128,13 +128,13 @@ pub(super) fn agent(row: &SqliteRow) -> Result<Agent, StoreError> {
         online: row.flag("online")?,
         stale: row.flag("stale")?,
         site: row.maybe_text("site")?,
-        labels: row.from_json("labels")?,
+        labels: row.json_value("labels")?,
         version: row.text("version")?,
         boot: row.text("boot")?,
         max_concurrency: row.small("max_concurrency")?,
         first_seen_ms: row.number("first_seen_ms")?,
         last_seen_ms: row.number("last_seen_ms")?,
-        plugins: row.from_json("plugins")?,
+        plugins: row.json_value("plugins")?,
     })
 }
 

@@ -163,11 +163,11 @@ pub(super) async fn write_ends(conn: &mut SqliteConnection, ends: &[End<'_>]) ->
 }
 
 pub(super) async fn settle(conn: &mut SqliteConnection, settlements: &[Settlement]) -> Result<Settled, StoreError> {
-    let keys: Vec<_> = settlements.iter().map(|s| (&s.invocation, &s.agent)).collect();
+    let keys: Vec<_> = settlements.iter().map(|s| &s.invocation).collect();
     let found = sqlx::query(
-        "SELECT j.key AS place, i.command, i.ordinal, i.state, i.seq, c.id AS command_id, c.last_seq
+        "SELECT j.key AS place, i.command, i.ordinal, i.agent, i.state, i.seq, c.id AS command_id, c.last_seq
          FROM json_each(?1) AS j
-         CROSS JOIN invocations AS i ON i.id = j.value ->> 0 AND i.agent = j.value ->> 1
+         CROSS JOIN invocations AS i ON i.id = j.value
          CROSS JOIN commands AS c ON c.n = i.command
          ORDER BY j.key",
     )
@@ -176,13 +176,17 @@ pub(super) async fn settle(conn: &mut SqliteConnection, settlements: &[Settlemen
     .await
     .map_err(StoreError::Statement)?;
 
-    let mut verdicts = vec![Verdict::Foreign; settlements.len()];
+    let mut verdicts = vec![Verdict::Absent; settlements.len()];
     let (mut ends, mut deltas) = (Vec::with_capacity(found.len()), BTreeMap::<i64, Delta>::new());
     let mut taken = HashSet::new();
     let mut now_ms = 0;
     for row in &found {
         let place = usize::try_from(row.number("place")?).unwrap_or(usize::MAX);
         let Some(settlement) = settlements.get(place) else { continue };
+        if row.text("agent")? != settlement.agent.as_str() {
+            verdicts[place] = Verdict::Foreign;
+            continue;
+        }
         let command: i64 = row.try_get("command").map_err(StoreError::Statement)?;
         let id: CommandId = row.parsed("command_id")?;
         if row.maybe_number("seq")?.is_some() || !taken.insert(&settlement.invocation) {

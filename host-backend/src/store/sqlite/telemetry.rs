@@ -79,7 +79,7 @@ impl Readers {
             .map_err(StoreError::Statement)?;
         let read = |row: &sqlx::sqlite::SqliteRow| {
             let samples = row.small("samples")?.max(1);
-            let mut sample: Sample = row.from_json("sample")?;
+            let mut sample: Sample = row.json_value("sample")?;
             if resolution == Resolution::Hour {
                 let mean = |name| {
                     let sum: f64 = row.try_get(name).map_err(StoreError::Statement)?;

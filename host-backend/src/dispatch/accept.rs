@@ -1,0 +1,225 @@
+//! A command is accepted: targets frozen, one commit, and frames to who is connected.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::broadcast;
+use viworks_protocol::id::{AgentId, CommandId, InvocationId};
+use viworks_protocol::merkle::Tree;
+use viworks_protocol::warrant::{MAX_VALIDITY_MS, Mode};
+
+use super::Engine;
+use super::events::Event;
+use super::flight::{Flight, Waiting};
+use super::order::Prepared;
+use crate::catalog::Checked;
+use crate::store::StoreError;
+use crate::store::model::{AuditEntry, Command, CommandState, Counts, Decision};
+use crate::store::write::{Acceptance, NewCommand, Target};
+
+/// The longest that a command may wait for its agents.
+pub const MAX_EXPIRY_SECS: u64 = MAX_VALIDITY_MS / 1_000;
+const DEFAULT_EXPIRY_SECS: u64 = 3_600;
+/// An invocation is never given longer.
+const MAX_TIMEOUT_SECS: u32 = 3_600;
+/// Commands that wait for agents take no slot, but are not without number.
+const MAX_OPEN: u64 = 10_000;
+
+/// What an operator asks for, with everything already checked that can be.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub checked: Checked,
+    pub mode: Mode,
+    /// Sorted and freed of repetitions here.
+    pub targets: Vec<AgentId>,
+    pub caller: String,
+    /// By default the verb's own.
+    pub timeout_secs: Option<u32>,
+    /// By default an hour; at most [`MAX_EXPIRY_SECS`].
+    pub expires_in_secs: Option<u64>,
+    /// At most so many targets in flight.
+    pub batch: Option<u32>,
+    pub idempotency_key: Option<String>,
+}
+
+/// A durable command.
+#[derive(Debug)]
+pub struct Accepted {
+    pub command: Command,
+    /// The same request had been accepted before.
+    pub replayed: bool,
+    /// Subscribed before anything was sent.
+    pub events: broadcast::Receiver<Event>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error("no targets")]
+    NoTargets,
+    #[error("{count} targets, at most {max} are taken")]
+    TooManyTargets { count: usize, max: u32 },
+    #[error("{field} is not within 1 to {max}")]
+    Range { field: &'static str, max: u64 },
+    #[error("every slot is taken")]
+    Busy { retry_after_secs: u32 },
+    #[error("the idempotency key was used for another command, {0}")]
+    KeyReused(CommandId),
+    #[error("the command can't be stored")]
+    Store(#[source] StoreError),
+    #[error("the backend is stopping")]
+    Stopping,
+}
+
+impl Engine {
+    /// Store the command and start its delivery. Once called it runs to its end even if
+    /// the caller goes away.
+    ///
+    /// # Errors
+    /// Nothing is stored then, with one exception: after [`AcceptError::Store`] the commit
+    /// may have happened, which an idempotency key tells.
+    pub async fn accept(&self, request: Request) -> Result<Accepted, AcceptError> {
+        let this = self.clone();
+        let task = self.inner.parts.background.tracker().spawn(async move { this.accept_whole(request).await });
+        task.await.unwrap_or(Err(AcceptError::Stopping))
+    }
+
+    async fn accept_whole(&self, mut request: Request) -> Result<Accepted, AcceptError> {
+        let parts = &self.inner.parts;
+        if parts.background.token().is_cancelled() {
+            return Err(AcceptError::Stopping);
+        }
+        request.targets.sort_unstable();
+        request.targets.dedup();
+        let (command, tree) = self.draft(&request)?;
+
+        let connected = parts.hub.connected_of(&request.targets);
+        let any = connected.contains(&true);
+        let full = self.inner.open.load(Ordering::Relaxed) >= MAX_OPEN;
+        if full || (any && !self.flights().reserve(&command.id)) {
+            parts.metrics.commands_busy.inc();
+            return Err(AcceptError::Busy { retry_after_secs: if full { 60 } else { 1 } });
+        }
+        let done = self.store_and_send(&request, command.clone(), tree, &connected).await;
+        self.flights().release(&command.id);
+        done
+    }
+
+    fn draft(&self, request: &Request) -> Result<(Command, Tree), AcceptError> {
+        let count = request.targets.len();
+        let max = self.inner.parts.max_targets;
+        if count > max as usize {
+            return Err(AcceptError::TooManyTargets { count, max });
+        }
+        let tree = Tree::new(&request.targets).ok_or(AcceptError::NoTargets)?;
+        let verb = request.checked.verb();
+        let timeout_secs = request.timeout_secs.unwrap_or(verb.timeout_secs);
+        let expires_in = request.expires_in_secs.unwrap_or(DEFAULT_EXPIRY_SECS);
+        for (field, value, max) in [
+            ("timeout_secs", u64::from(timeout_secs), u64::from(MAX_TIMEOUT_SECS)),
+            ("expires_in_secs", expires_in, MAX_EXPIRY_SECS),
+            ("batch", u64::from(request.batch.unwrap_or(1)), u64::from(max)),
+        ] {
+            if value == 0 || value > max {
+                return Err(AcceptError::Range { field, max });
+            }
+        }
+        let now = self.now_ms();
+        let command = Command {
+            id: CommandId::new(now),
+            verb: verb.verb.clone(),
+            plugin: verb.plugin.clone(),
+            digest: verb.digest.clone(),
+            mode: request.mode,
+            args: request.checked.args().to_owned(),
+            caller: request.caller.clone(),
+            state: CommandState::Queued,
+            created_ms: now,
+            expires_ms: now + expires_in * 1_000,
+            finished_ms: None,
+            timeout_secs,
+            batch: request.batch,
+            targets: u32::try_from(count).unwrap_or(u32::MAX),
+            targets_root: hex::encode(tree.root()),
+            idempotency_key: request.idempotency_key.clone(),
+            cancel_requested: false,
+            counts: Counts::default(),
+            last_seq: 0,
+        };
+        Ok((command, tree))
+    }
+
+    async fn store_and_send(
+        &self,
+        request: &Request,
+        command: Command,
+        tree: Tree,
+        connected: &[bool],
+    ) -> Result<Accepted, AcceptError> {
+        let root = tree.root();
+        let mut room = request.batch.map_or(usize::MAX, |batch| batch as usize);
+        let mut targets = Vec::with_capacity(request.targets.len());
+        let mut waiting = Vec::new();
+        for (place, (agent, connected)) in request.targets.iter().zip(connected).enumerate() {
+            let invocation = InvocationId::derive(&command.id, &root, agent);
+            let deliver = *connected && room > 0;
+            if deliver {
+                room = room.saturating_sub(1);
+            } else if *connected {
+                let ordinal = u32::try_from(place).unwrap_or(u32::MAX);
+                waiting.push(Waiting { invocation: invocation.clone(), agent: agent.clone(), ordinal });
+            }
+            targets.push(Target { invocation, agent: agent.clone(), deliver });
+        }
+        let prepared = Prepared::new(&command, tree, &self.inner.parts.key).map_err(|error| {
+            tracing::error!(%error, "an order can't be made");
+            AcceptError::NoTargets
+        })?;
+        let audit = AuditEntry {
+            at_ms: command.created_ms,
+            actor: command.caller.clone(),
+            action: "command.accept".to_owned(),
+            subject: command.id.to_string(),
+            decision: Decision::Allowed,
+            detail: format!("{} {} on {} agents", command.mode.as_str(), command.verb, command.targets),
+        };
+        // Before the commit: whoever is sent something soon after must be heard.
+        let events = self.subscribe(&command.id);
+        let new = NewCommand { command, targets, audit };
+        let sent: Vec<(u32, Target)> =
+            (0..).zip(&new.targets).filter(|(_, t)| t.deliver).map(|(n, t)| (n, t.clone())).collect();
+        match self.store().accept(new).await.map_err(AcceptError::Store)? {
+            Acceptance::KeyReused(id) => Err(AcceptError::KeyReused(id)),
+            Acceptance::Replayed(command) => {
+                Ok(Accepted { events: self.subscribe(&command.id), command, replayed: true })
+            }
+            Acceptance::Stored(command) => {
+                self.inner.parts.metrics.commands_accepted.inc();
+                self.inner.open.fetch_add(1, Ordering::Relaxed);
+                let prepared = Arc::new(prepared);
+                self.inner.orders.keep(prepared.clone());
+                if !waiting.is_empty() {
+                    self.flights().wait(&command.id, waiting);
+                }
+                for (ordinal, target) in &sent {
+                    self.send(&prepared, &target.agent, &target.invocation, *ordinal);
+                }
+                Ok(Accepted { command, replayed: false, events })
+            }
+        }
+    }
+
+    /// Send one invocation. What can't be sent now stays owed: it goes out when the agent
+    /// comes back.
+    pub(super) fn send(&self, prepared: &Prepared, agent: &AgentId, invocation: &InvocationId, ordinal: u32) {
+        let Some(frame) = prepared.frame(ordinal) else { return };
+        let flight = Flight { invocation: invocation.clone(), command: prepared.command.clone() };
+        // Entered first: the answer may come before this returns.
+        self.flights().add(agent, flight);
+        match self.inner.parts.hub.send(agent, frame) {
+            Ok(()) => drop(self.inner.parts.metrics.deliveries.inc()),
+            Err(error) => {
+                tracing::debug!(%agent, %invocation, %error, "not delivered now");
+                self.flights().remove(agent, invocation);
+            }
+        }
+    }
+}

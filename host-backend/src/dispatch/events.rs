@@ -1,0 +1,101 @@
+//! What subscribers of a command hear. Events say where to look; the store says what is
+//! there, so that one who lagged or came late misses nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast;
+use viworks_protocol::id::{AgentId, CommandId, InvocationId};
+
+use super::Engine;
+use crate::store::model::Command;
+
+/// Events that wait for a slow subscriber; more, and it is told that it lagged.
+const CHANNEL: usize = 64;
+
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Invocations up to this `seq` are settled and durable.
+    Settled {
+        last_seq: u64,
+    },
+    Progress(Arc<Progress>),
+    /// The command has ended; nothing follows.
+    Finished(Arc<Command>),
+}
+
+/// What a gateway said of an invocation that runs. Not stored.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub invocation: InvocationId,
+    pub agent: AgentId,
+    pub done: u32,
+    pub total: Option<u32>,
+    pub message: String,
+}
+
+/// One channel for each command that somebody listens to.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    channels: Mutex<HashMap<CommandId, broadcast::Sender<Event>>>,
+}
+
+impl Channels {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CommandId, broadcast::Sender<Event>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn subscribe(&self, command: &CommandId) -> broadcast::Receiver<Event> {
+        self.lock().entry(command.clone()).or_insert_with(|| broadcast::Sender::new(CHANNEL)).subscribe()
+    }
+
+    pub(super) fn tell(&self, command: &CommandId, event: Event) {
+        let mut channels = self.lock();
+        let ends = matches!(event, Event::Finished(_));
+        // An error means that nobody listens any more.
+        let deaf = channels.get(command).is_some_and(|channel| channel.send(event).is_err());
+        if ends || deaf {
+            channels.remove(command);
+        }
+    }
+
+    /// Forget channels that nobody listens to.
+    pub(super) fn tidy(&self) {
+        self.lock().retain(|_, channel| channel.receiver_count() > 0);
+    }
+}
+
+impl Engine {
+    /// Hear of a command from now on. Subscribe first, then read the store: nothing falls
+    /// between. After `Lagged`, read the store from the last `seq` that was seen.
+    #[must_use]
+    pub fn subscribe(&self, command: &CommandId) -> broadcast::Receiver<Event> {
+        self.inner.events.subscribe(command)
+    }
+
+    /// A gateway tells how far an invocation is; heard only if it is at that very agent.
+    pub(crate) fn progress(&self, progress: Progress) {
+        let command = self.flights().find(&progress.agent, &progress.invocation).cloned();
+        if let Some(command) = command {
+            self.inner.events.tell(&command, Event::Progress(Arc::new(progress)));
+        }
+    }
+
+    /// Commands changed durably: tell subscribers, and let go of those that ended.
+    pub(super) fn changed(&self, commands: Vec<Command>) {
+        for command in commands {
+            let id = command.id.clone();
+            if command.last_seq > 0 {
+                self.inner.events.tell(&id, Event::Settled { last_seq: command.last_seq });
+            }
+            if command.finished_ms.is_some() {
+                self.flights().drop_command(&id);
+                self.inner.orders.forget(&id);
+                self.inner.events.tell(&id, Event::Finished(Arc::new(command)));
+                let open = &self.inner.open;
+                let less = |n: u64| Some(n.saturating_sub(1));
+                let _ =
+                    open.fetch_update(std::sync::atomic::Ordering::Relaxed, std::sync::atomic::Ordering::Relaxed, less);
+            }
+        }
+    }
+}

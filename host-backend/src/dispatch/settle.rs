@@ -1,0 +1,145 @@
+//! Results on their way into the store: whatever waits is settled in one commit, and only
+//! then acknowledged. A result is never lost here: while the store fails, it is tried
+//! again, and the gateway keeps it until it is acknowledged.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use viworks_protocol::frame::BackendFrame;
+use viworks_protocol::id::{AgentId, InvocationId};
+use viworks_protocol::outcome::Report;
+
+use super::Engine;
+use crate::hub::{self, Ended};
+use crate::metrics::Metrics;
+use crate::store::model::Command;
+use crate::store::write::{Note, Settlement, Verdict};
+
+const GROUP: usize = 2_048;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A result that waits, and the room that its report takes.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    settlement: Settlement,
+    outcome: &'static str,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Engine {
+    /// An agent's session reports how an invocation ended. Waits while too many results
+    /// wait, so that the agent's socket is not read meanwhile.
+    pub(crate) async fn result(&self, agent: &AgentId, invocation: InvocationId, report: &Report) {
+        let Ok(text) = serde_json::to_string(report) else { return };
+        let kib = u32::try_from(text.len() / 1_024 + 1).unwrap_or(u32::MAX);
+        let Ok(room) = self.inner.report_room.clone().acquire_many_owned(kib).await else { return };
+        let settlement = Settlement {
+            invocation,
+            agent: agent.clone(),
+            state: report.outcome.into(),
+            report: text,
+            started_ms: (report.started_ms > 0).then_some(report.started_ms),
+            finished_ms: self.now_ms(),
+        };
+        let incoming = Incoming { settlement, outcome: report.outcome.as_str(), _room: room };
+        // An error means that the engine has stopped; the gateway keeps the result.
+        drop(self.inner.results.send(incoming).await);
+    }
+
+    /// A gateway has journaled an invocation: it runs. Written soon, not at once.
+    pub(crate) async fn accepted(&self, agent: &AgentId, invocation: InvocationId) {
+        let note = Note::Running { agent: agent.clone(), invocation, at_ms: self.now_ms() };
+        if self.store().note(note).await.is_err() {
+            tracing::debug!(%agent, "the store is closed");
+        }
+    }
+}
+
+pub(super) async fn run(engine: Engine) {
+    let stop = engine.inner.parts.background.token().clone();
+    let mut queue = engine.inner.results_out.lock().await;
+    let mut group = Vec::with_capacity(GROUP);
+    while let Some(count) = stop.run_until_cancelled(queue.recv_many(&mut group, GROUP)).await {
+        if count == 0 {
+            return;
+        }
+        engine.inner.settled_ms.store(engine.now_ms(), Ordering::Relaxed);
+        settle(&engine, std::mem::take(&mut group)).await;
+        engine.inner.settled_ms.store(0, Ordering::Relaxed);
+    }
+    // What waits is settled still; what comes later the gateways keep.
+    while let Ok(incoming) = queue.try_recv() {
+        group.push(incoming);
+    }
+    if !group.is_empty() {
+        settle(&engine, group).await;
+    }
+}
+
+async fn settle(engine: &Engine, group: Vec<Incoming>) {
+    let (mut settlements, mut outcomes, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
+    for Incoming { settlement, outcome, _room } in group {
+        settlements.push(settlement);
+        outcomes.push(outcome);
+        rooms.push(_room);
+    }
+    let keys: Vec<(AgentId, InvocationId)> =
+        settlements.iter().map(|s| (s.agent.clone(), s.invocation.clone())).collect();
+    let mut pause = FIRST_PAUSE;
+    let settled = loop {
+        match engine.store().settle(settlements.clone()).await {
+            Ok(settled) => break settled,
+            Err(error) => {
+                tracing::error!(%error, count = keys.len(), ?pause, "results can't be settled; tried again");
+                let stop = engine.inner.parts.background.token();
+                if stop.is_cancelled() || stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    };
+    drop(rooms);
+
+    for (((agent, invocation), verdict), outcome) in keys.iter().zip(&settled.verdicts).zip(outcomes) {
+        match verdict {
+            Verdict::Settled { .. } => {
+                Metrics::count(&engine.inner.parts.metrics.outcomes, outcome);
+                engine.flights().remove(agent, invocation);
+            }
+            Verdict::Duplicate { .. } => drop(engine.inner.parts.metrics.duplicates.inc()),
+            Verdict::Foreign => {
+                foreign(engine, agent, invocation).await;
+                continue;
+            }
+            Verdict::Absent => {
+                Metrics::count(&engine.inner.parts.metrics.refusals, "absent-invocation");
+                engine.refuse(agent, "result", invocation.as_str(), "there is no such invocation").await;
+                // Acknowledged: nobody will ever want it, and the gateway would send it for ever.
+            }
+        }
+        let ack = hub::text(&BackendFrame::Ack { invocation: invocation.clone() });
+        // Who has gone sends it again, and is told then that it was settled before.
+        let _ = engine.inner.parts.hub.send(agent, ack);
+    }
+    let batched: BTreeSet<_> = settled.commands.iter().filter(|c| is_batched(c)).map(|c| c.id.clone()).collect();
+    engine.changed(settled.commands);
+    for command in &batched {
+        engine.refill(command);
+    }
+}
+
+fn is_batched(command: &Command) -> bool {
+    command.batch.is_some() && command.counts.queued > 0
+}
+
+/// Another agent's invocation: no honest gateway knows its id.
+async fn foreign(engine: &Engine, agent: &AgentId, invocation: &InvocationId) {
+    Metrics::count(&engine.inner.parts.metrics.refusals, "foreign-invocation");
+    engine.refuse(agent, "result", invocation.as_str(), "the invocation is another agent's").await;
+    if let Some(session) = engine.inner.parts.hub.session(agent) {
+        session.end(Ended { reason: "foreign-invocation", retry_after_secs: 300 });
+    }
+}

@@ -1,0 +1,1 @@
+//! The engine against a real store and real sessions' queues.

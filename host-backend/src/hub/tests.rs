@@ -1,0 +1,1 @@
+//! The port against real TLS clients.
