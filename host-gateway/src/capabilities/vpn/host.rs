@@ -64,7 +64,7 @@ async fn add(call: &mut Call, name: String, provider: Option<wit::Provider>) -> 
     Ok(credentials(issued, &private_key))
 }
 
-fn credentials(issued: Issued, private_key: &str) -> wit::Credentials {
+pub(super) fn credentials(issued: Issued, private_key: &str) -> wit::Credentials {
     let configuration = Zeroizing::new(issued.template.replace(PRIVATE_KEY, private_key.trim_end()));
     let qr_svg = match issued.peer.provider {
         Kind::Wireguard => wireguard::qr_svg(&configuration),
