@@ -11,6 +11,7 @@ struct Lab {
     tag: String,
     dir: tempfile::TempDir,
     running: Vec<Child>,
+    sockets: Vec<PathBuf>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +41,7 @@ impl Lab {
             tag: format!("viw{kind}{}", std::process::id()),
             dir: tempfile::Builder::new().prefix("viwvpn").tempdir().unwrap(),
             running: Vec::new(),
+            sockets: Vec::new(),
         };
         let (server, client) = (lab.ns("s"), lab.ns("c"));
         for ns in [&server, &client] {
@@ -102,6 +104,9 @@ impl Drop for Lab {
             let _ = child.kill();
             let _ = child.wait();
         }
+        for socket in &self.sockets {
+            let _ = std::fs::remove_file(socket);
+        }
         for side in ["s", "c"] {
             output("ip", &["netns", "del", &self.ns(side)]);
         }
@@ -135,8 +140,9 @@ fn for_wg(configuration: &str) -> (String, Vec<String>) {
 
 fn wireguard_go(lab: &mut Lab, side: &str) -> String {
     let interface = format!("viwg{side}{}", std::process::id() % 1_000_000);
+    lab.sockets.push(PathBuf::from(format!("/var/run/wireguard/{interface}.sock")));
     lab.start(side, &format!("wg-{side}.log"), &["wireguard-go", &interface]);
-    let socket = PathBuf::from(format!("/var/run/wireguard/{interface}.sock"));
+    let socket = lab.sockets[lab.sockets.len() - 1].clone();
     wait("wireguard-go", || socket.exists(), || lab.read(&format!("wg-{side}.log")));
     interface
 }

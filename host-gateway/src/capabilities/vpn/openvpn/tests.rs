@@ -66,7 +66,7 @@ async fn a_peer_is_added_removed_restored_and_made_anew() {
     }
     assert_eq!(inline(&first.template, "key"), PRIVATE_KEY);
     assert!(bench.verifies(&first.template));
-    assert_eq!(bench.openvpn.list().await.unwrap(), [first.peer.clone()]);
+    assert_eq!(bench.openvpn.list().await.unwrap(), std::slice::from_ref(&first.peer));
     assert!(matches!(bench.add("road-1").await, Err(Failure::Conflict(_))));
 
     let serial = &first.peer.identity;

@@ -255,7 +255,7 @@ impl Wireguard {
 
     async fn sync(&self, bytes: &[u8]) -> Result<(), Failure> {
         let interface = &self.config.interface.0;
-        if self.config.live == Live::Off || !exists(interface) {
+        if self.config.live == Live::Off || !exists(interface).await {
             return Ok(());
         }
         let stripped = parse(&self.config.config_file, bytes)?.stripped();
@@ -286,12 +286,15 @@ fn joined(addresses: &[Cidr]) -> String {
     addresses.iter().map(Cidr::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The kernel's interface, or the socket of a userspace one.
-fn exists(interface: &str) -> bool {
-    Path::new("/sys/class/net").join(interface).exists()
-        || ["/var/run/wireguard", "/run/wireguard"]
-            .iter()
-            .any(|dir| Path::new(dir).join(format!("{interface}.sock")).exists())
+/// The kernel's interface, or a userspace one whose program answers: a dead one leaves its
+/// socket behind.
+async fn exists(interface: &str) -> bool {
+    if Path::new("/sys/class/net").join(interface).exists() {
+        return true;
+    }
+    let socket = Path::new("/var/run/wireguard").join(format!("{interface}.sock"));
+    let connect = tokio::net::UnixStream::connect(socket);
+    tokio::time::timeout(SYNC_DEADLINE, connect).await.is_ok_and(|connected| connected.is_ok())
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Conf<'a>, Failure> {

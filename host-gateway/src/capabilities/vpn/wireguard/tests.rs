@@ -63,7 +63,7 @@ async fn a_peer_is_added_listed_removed_and_restored() {
     let mode = std::fs::metadata(bench.dir.path().join("wg0.conf")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let with = bench.text();
-    assert_eq!(bench.wireguard.list().await.unwrap(), [issued.peer.clone()]);
+    assert_eq!(bench.wireguard.list().await.unwrap(), std::slice::from_ref(&issued.peer));
     assert!(matches!(bench.add("road-1").await, Err(Failure::Conflict(_))));
 
     let other = bench.wireguard.remove(&name("road-1"), "another key").await;
@@ -146,4 +146,17 @@ fn configurations_are_checked_when_read() {
     ] {
         assert!(parse(&bad).is_err(), "{bad}");
     }
+}
+
+#[tokio::test]
+async fn a_dead_interface_does_not_hold_changes_up() {
+    // What a userspace WireGuard that was killed leaves behind.
+    let name = format!("viwtest{}", std::process::id() % 1_000_000);
+    let socket = PathBuf::from(format!("/var/run/wireguard/{name}.sock"));
+    std::fs::create_dir_all("/var/run/wireguard").unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let bench = bench("", &format!("interface = {name:?}"));
+    let added = bench.add("a").await;
+    std::fs::remove_file(&socket).unwrap();
+    assert!(added.is_ok(), "{:?}", added.err());
 }
