@@ -1,6 +1,9 @@
 //! The `scripts` capability: named files under the scripts root, for sites that migrate from
 //! scripts. Runs a file only if the host owner's policy pins its digest, and then exactly
 //! the bytes that were hashed. Refuses shells, paths, and files that others can write.
+//!
+//! A script starts in `/` with `PATH`, `LANG` and `VIW_INVOCATION`, and no input. Its `$0` is
+//! where the sealed copy is, not where the file was: it can't look for others beside it.
 
 mod pinned;
 #[cfg(test)]

@@ -5,6 +5,8 @@
 #[cfg(test)]
 pub(crate) mod bench;
 mod recorder;
+#[cfg(test)]
+mod tests;
 
 pub use recorder::Recorder;
 

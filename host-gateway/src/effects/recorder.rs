@@ -22,7 +22,7 @@ pub struct Recorder {
 }
 
 /// An invocation with more effects than this is stopped.
-const MAX_EFFECTS: usize = 1_000;
+pub(super) const MAX_EFFECTS: usize = 1_000;
 
 impl Recorder {
     #[must_use]

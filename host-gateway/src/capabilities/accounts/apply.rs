@@ -39,7 +39,8 @@ async fn create(provider: &Provider, new: &NewAccount) -> Result<Applied, Failur
     groups_exist(&database, &new.groups)?;
     let home = format!("{}/{}", new.home_root, new.name);
     let (home_root, name, shown) = (new.home_root.clone(), new.name.clone(), home.clone());
-    let spoken_for = provider
+    let used: Vec<u32> = database.entries.iter().map(|e| e.uid).collect();
+    let taken = provider
         .blocking(move |site| {
             let homes = home::root(site, &home_root)?;
             if homes.has(&name, &shown)? {
@@ -47,13 +48,13 @@ async fn create(provider: &Provider, new: &NewAccount) -> Result<Applied, Failur
             }
             // A home that was kept, or is in quarantine, must not come to belong to
             // somebody new by having its uid.
-            let mut uids: HashSet<u32> = quarantine::uids(site)?.into_iter().collect();
+            let mut uids: HashSet<u32> = used.into_iter().chain(quarantine::uids(site)?).collect();
             uids.extend(homes.names(MAX_HOMES, &home_root)?.iter().filter_map(|n| homes.owner_of(n)));
             Ok(uids)
         })
         .await?;
 
-    add_with_uid(provider, new, &home, &database, &spoken_for).await?;
+    add_with_uid(provider, new, &home, &taken).await?;
     let finished = finish(provider, new).await;
     if let Err(failure) = finished {
         undo_add(provider, &new.name).await;
@@ -64,14 +65,8 @@ async fn create(provider: &Provider, new: &NewAccount) -> Result<Applied, Failur
 }
 
 /// Run useradd with the uid that was asked for, or the next that is free.
-async fn add_with_uid(
-    provider: &Provider,
-    new: &NewAccount,
-    home: &str,
-    database: &Database,
-    spoken_for: &HashSet<u32>,
-) -> Result<(), Failure> {
-    let free = |uid: &u32| !rules::system_uid(*uid) && !database.uses(*uid) && !spoken_for.contains(uid);
+async fn add_with_uid(provider: &Provider, new: &NewAccount, home: &str, taken: &HashSet<u32>) -> Result<(), Failure> {
+    let free = |uid: &u32| !rules::system_uid(*uid) && !taken.contains(uid);
     let candidates: Vec<u32> = match new.uid {
         Some(uid) if !free(&uid) => return Err(Failure::Conflict(format!("uid {uid} is in use, or a home has it"))),
         Some(uid) => vec![uid],
@@ -117,6 +112,7 @@ async fn undo_add(provider: &Provider, name: &str) {
 async fn remove(provider: &Provider, name: &str, uid: u32, fate: Home) -> Result<Applied, Failure> {
     let database = provider.database().await?;
     let entry = database.target(name, uid)?;
+    // A prefix root's uids say nothing about who runs on this host.
     if provider.site.root.is_none() {
         let owner = name.to_owned();
         provider.blocking(move |_| busy::refuse_if_in_use(&owner, uid)).await?;

@@ -182,3 +182,23 @@ async fn only_accounts_of_the_grant_are_shown() {
     }
     assert_eq!(refused(untrapped(call(&bench).await.find("a b".into()).await)).0, "invalid-argument");
 }
+
+#[tokio::test]
+async fn a_cancelled_call_leaves_no_half_made_account() {
+    let bench = bench();
+    good(untrapped(call(&bench).await.list().await));
+    let mut cancelled = call(&bench).await;
+    let account = wit::NewAccount { password_hash: Some(HASH.into()), ..new("deploy") };
+    let creating = tokio::spawn(async move { untrapped(cancelled.create(account).await) });
+    // useradd has been and home and password are still to come, or not even that.
+    let begun = std::time::Instant::now();
+    while !etc(&bench, "passwd").contains("deploy") && begun.elapsed() < std::time::Duration::from_secs(10) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    creating.abort();
+    // The next change waits for the lock, which is let go at the end.
+    good(create(&bench, new("next")).await);
+    assert!(find(&bench, "deploy").await.is_some());
+    assert!(etc(&bench, "shadow").contains(&format!("deploy:{HASH}:")));
+    assert!(root(&bench).join("home/deploy").is_dir());
+}
