@@ -1,7 +1,13 @@
 //! A real engine of the test's own: what it runs is stopped, refused and removed.
 
+use viworks_signing::grant::{ContainersScope, Patterns, Scopes};
+use viworks_signing::release::EffectClass;
+
+use super::super::wit::viworks::gateway::containers::{self as wit, Host as _};
+use super::super::wit::viworks::gateway::types;
 use super::container::now;
 use super::*;
+use crate::effects::bench::Bench;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
@@ -159,4 +165,98 @@ async fn a_real_engine_is_listed_stopped_started_and_pruned() {
         assert!(matches!(provider.engine.inspect(&container.id).await, Err(Failure::NotFound(_))));
     }
     assert_eq!(engine.docker(&["ps", "-a", "--format", "{{.Names}}"]), "other");
+}
+
+fn scope(change: impl FnOnce(&mut ContainersScope)) -> Scopes {
+    let mut scope = ContainersScope { labels: vec!["viwtest=1".into()], ..ContainersScope::default() };
+    change(&mut scope);
+    Scopes { containers: Some(scope), ..Scopes::default() }
+}
+
+fn everything() -> wit::Filter {
+    wit::Filter { states: Vec::new(), labels: Vec::new(), name: None, older_than_secs: None }
+}
+
+fn rule<T>(answer: Result<T, types::Failure>) -> String {
+    match answer {
+        Err(types::Failure::Denied(denial)) => denial.rule,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it was allowed"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_rule_of_the_grant_holds_on_a_real_engine() {
+    let engine = Dockerd::start();
+    let bench = Bench::new(|_, config| {
+        config.containers = Config { socket: Some(engine.path().join("docker.sock")), timeout_secs: 20 };
+    });
+    let allowed = |s: &mut ContainersScope| (s.stop, s.allow_irreversible) = (true, true);
+    let release = Scopes {
+        containers: Some(ContainersScope { stop: true, allow_irreversible: true, ..ContainersScope::default() }),
+        ..Scopes::default()
+    };
+    let call = async |policy: Scopes| bench.call(&release, &policy, EffectClass::Irreversible).await;
+    let create = |name: &str, label: &str| {
+        engine.docker(&[
+            "create",
+            "--network=none",
+            "--label",
+            label,
+            "--name",
+            name,
+            "viwtest:1",
+            "/bin/busybox",
+            "true",
+        ])
+    };
+
+    let web = engine.run("web", &["sleep", "600"]);
+    engine.run("job", &["true"]);
+    engine.docker(&["wait", "job"]);
+    create("fresh", "viwtest=1");
+    create("foreign", "viwtest=2");
+
+    let mut granted = call(scope(allowed)).await;
+    let names = |found: Vec<wit::Container>| found.into_iter().map(|c| c.name).collect::<Vec<_>>();
+    assert_eq!(names(granted.list(everything()).await.unwrap().unwrap()), ["fresh", "job", "web"]);
+    let one = wit::Filter { name: Some("job".into()), states: vec!["exited".into()], ..everything() };
+    assert_eq!(names(granted.list(one).await.unwrap().unwrap()), ["job"]);
+    assert_eq!(granted.get_engine().await.unwrap().unwrap().name, "Docker Engine");
+
+    // Each rule by its name, and nothing happened.
+    assert_eq!(rule(granted.remove("foreign".into()).await.unwrap()), "policy: containers.labels");
+    assert_eq!(rule(granted.remove(web.clone()).await.unwrap()), "release: containers.remove_states");
+    let mut safe = call(scope(|_| {})).await;
+    assert_eq!(rule(safe.remove("job".into()).await.unwrap()), "policy: containers.allow_irreversible");
+    assert_eq!(rule(safe.prune(everything()).await.unwrap()), "policy: containers.allow_irreversible");
+    assert_eq!(rule(safe.stop(web.clone(), 0).await.unwrap()), "policy: containers.stop");
+    let mut patient = call(scope(|s| (s.allow_irreversible, s.min_age_secs) = (true, 3_600))).await;
+    assert_eq!(rule(patient.remove("job".into()).await.unwrap()), "policy: containers.min_age_secs");
+    assert!(patient.prune(everything()).await.unwrap().unwrap().is_empty());
+    let mut picky = call(scope(|s| (s.allow_irreversible, s.names) = (true, Patterns::parse(["db-*"]).unwrap()))).await;
+    assert_eq!(rule(picky.remove("job".into()).await.unwrap()), "policy: containers.names");
+    assert!(picky.list(everything()).await.unwrap().unwrap().is_empty());
+    assert!(matches!(granted.remove("nobody".into()).await.unwrap(), Err(types::Failure::NotFound(_))));
+    assert!(matches!(granted.stop("web".into(), 121).await.unwrap(), Err(types::Failure::InvalidArgument(_))));
+    assert_eq!(engine.docker(&["ps", "-aq"]).lines().count(), 4);
+
+    // Even a grant that lists `running` removes none that runs.
+    let running = |s: &mut ContainersScope| {
+        allowed(s);
+        s.remove_states.push("running".into());
+    };
+    let both = scope(running);
+    let mut bold = bench.call(&both, &both, EffectClass::Irreversible).await;
+    assert!(matches!(bold.remove(web.clone()).await.unwrap(), Err(types::Failure::Conflict(_))));
+
+    let old = wit::Filter { older_than_secs: Some(3_600), ..everything() };
+    assert!(granted.prune(old).await.unwrap().unwrap().is_empty());
+    assert_eq!(names(granted.prune(everything()).await.unwrap().unwrap()), ["fresh", "job"]);
+    assert_eq!(granted.recorder.reports().len(), 2, "each removal is an effect of its own");
+    assert!(granted.prune(everything()).await.unwrap().unwrap().is_empty());
+    let stopped = granted.stop("web".into(), 0).await.unwrap().unwrap();
+    assert_eq!((stopped.id.as_str(), stopped.state.as_str()), (web.as_str(), "exited"));
+    assert_eq!(names(granted.prune(everything()).await.unwrap().unwrap()), ["web"]);
+    assert_eq!(engine.docker(&["ps", "-a", "--format", "{{.Names}}"]), "foreign");
 }

@@ -265,4 +265,6 @@ fn now() -> Result<String, Failure> {
 }
 
 #[cfg(test)]
+mod gate;
+#[cfg(test)]
 mod live;
