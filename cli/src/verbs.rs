@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
-use crate::output::{Out, Table, cell, plain_lines};
+use crate::output::{Out, Table, cell, first_sentence, plain_lines};
 use crate::parse;
 use crate::typing::expectation;
 
@@ -84,9 +84,4 @@ fn one(verb: &Value) -> String {
         cell(&verb["timeout_secs"]),
         plain_lines(&example),
     )
-}
-
-fn first_sentence(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.find(". ").map_or_else(|| text.clone(), |end| text[..=end].to_owned())
 }

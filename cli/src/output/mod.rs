@@ -106,6 +106,13 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
+/// The first sentence of a text of several lines, as one line.
+#[must_use]
+pub fn first_sentence(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.find(". ").map_or_else(|| text.clone(), |end| text[..=end].to_owned())
+}
+
 /// A moment without its fractions: `2031-05-04 10:20:30Z`.
 #[must_use]
 pub fn moment(value: &Value) -> String {

@@ -10,7 +10,7 @@ use viworks_signing::describe::{Description, describe};
 
 use super::Error;
 use crate::error::Error as CliError;
-use crate::output::{Out, Table};
+use crate::output::{Out, Table, first_sentence};
 use crate::typing::expectation;
 
 #[derive(Debug, clap::Args)]
@@ -56,8 +56,7 @@ fn as_json(description: &Description) -> Map<String, Value> {
 pub(super) fn verbs<'a>(verbs: impl Iterator<Item = (&'a str, &'a Value, &'a str)>) -> Table {
     let mut table = Table::new(["VERB", "ARGUMENT", "EXPECTED"]);
     for (name, args, docs) in verbs {
-        let about = docs.lines().next().unwrap_or_default().to_owned();
-        table.row([name.to_owned(), String::new(), about]);
+        table.row([name.to_owned(), String::new(), first_sentence(docs)]);
         let required = args["required"].as_array().map_or(&[][..], Vec::as_slice);
         for (arg, schema) in args["properties"].as_object().into_iter().flatten() {
             let needed = required.iter().any(|name| name.as_str() == Some(arg));

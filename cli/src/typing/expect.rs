@@ -64,14 +64,13 @@ fn range(schema: &Value) -> String {
 }
 
 fn text(schema: &Value) -> String {
-    let mut text = String::from("text");
+    let mut text = match (schema["minLength"].as_u64(), schema["maxLength"].as_u64()) {
+        (Some(1), Some(1)) => "one character".into(),
+        (_, Some(most)) => format!("text of at most {most} characters"),
+        (_, None) => "text".into(),
+    };
     if let Some(pattern) = schema["pattern"].as_str() {
         text.push_str(&format!(" matching {pattern}"));
-    }
-    match (schema["minLength"].as_u64(), schema["maxLength"].as_u64()) {
-        (Some(1), Some(1)) => text = "one character".into(),
-        (_, Some(max)) => text.push_str(&format!(" of at most {max} characters")),
-        _ => {}
     }
     text
 }
