@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use viworks_signing::grant::{Grant, Granted, Refused};
+use viworks_signing::release::Limits;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::progress::Progress;
 use super::wit::viworks::gateway as wit;
 use crate::effects::{Effect, Recorder};
 use crate::failure::Failure;
 use crate::host::Host;
+use crate::runtime::{Control, Limiter, LogBook, sealed};
 
 /// What the warrant says of this invocation, as guests may know it.
 #[derive(Debug, Clone)]
@@ -33,13 +38,18 @@ pub struct Meter {
 }
 
 /// One invocation's state, and its gate.
-#[derive(Debug)]
 pub struct Call {
     pub(crate) facts: Facts,
     pub(crate) grant: Arc<Grant>,
     pub(crate) host: Arc<Host>,
     pub(crate) recorder: Recorder,
     pub(crate) meter: Meter,
+    pub(crate) log: LogBook,
+    pub(crate) progress: Progress,
+    pub(crate) control: Arc<Control>,
+    pub(crate) limiter: Limiter,
+    wasi: WasiCtx,
+    table: ResourceTable,
 }
 
 /// Ends an invocation that calls the host more often than its limit.
@@ -49,16 +59,46 @@ pub struct HostCallLimit {
     pub limit: u32,
 }
 
+/// Ends an invocation that was cancelled or is past its deadline.
+#[derive(Debug, thiserror::Error)]
+#[error("the invocation was told to stop")]
+pub struct Stopped;
+
 impl Call {
-    /// First line of every host function: counts the call, traps past the limit.
+    /// The state of an invocation that has not begun.
+    #[must_use]
+    pub fn new(facts: Facts, grant: Arc<Grant>, host: Arc<Host>, recorder: Recorder, limits: &Limits) -> Self {
+        let log = LogBook::new(limits.log_kib);
+        let (wasi, table) = sealed::context(&log);
+        Self {
+            facts,
+            grant,
+            host,
+            recorder,
+            meter: Meter { max_host_calls: limits.host_calls, ..Meter::default() },
+            log,
+            progress: Progress::silent(),
+            control: Arc::default(),
+            limiter: Limiter::new(limits),
+            wasi,
+            table,
+        }
+    }
+
+    /// First line of every host function: counts the call, traps past the limit and once
+    /// the invocation was told to stop.
     ///
     /// # Errors
-    /// [`HostCallLimit`], which ends the invocation.
+    /// [`HostCallLimit`] or [`Stopped`], which end the invocation.
     pub(crate) fn enter(&mut self) -> wasmtime::Result<()> {
-        self.meter.host_calls += 1;
+        self.meter.host_calls = self.meter.host_calls.saturating_add(1);
         if self.meter.host_calls > self.meter.max_host_calls {
             return Err(wasmtime::Error::new(HostCallLimit { limit: self.meter.max_host_calls }));
         }
+        if self.control.stopped() {
+            return Err(wasmtime::Error::new(Stopped));
+        }
+        self.progress.flush();
         Ok(())
     }
 
@@ -78,8 +118,15 @@ impl Call {
         granted.require(rule, allows).map_err(|refused| self.denied(rule, &refused, what()))
     }
 
+    /// The refusal of a call whose capability is not granted at all. The linker refuses
+    /// such plugins earlier; this is the second lock on the same door.
+    pub(crate) fn not_granted(&mut self, capability: &str) -> Failure {
+        let refused = Refused { rule: format!("grant: {capability}") };
+        self.denied(capability, &refused, format!("{capability} is not granted"))
+    }
+
     fn denied(&mut self, rule: &str, refused: &Refused, message: String) -> Failure {
-        self.meter.denials += 1;
+        self.meter.denials = self.meter.denials.saturating_add(1);
         let capability = rule.split('.').next().unwrap_or(rule).to_owned();
         tracing::warn!(
             target: "audit",
@@ -89,13 +136,27 @@ impl Call {
         Failure::Denied { capability, rule: refused.rule.clone(), message }
     }
 
-    /// The way to change the host: journaled, applied, answered.
+    /// The way to change the host: journaled, applied, answered. While it runs, a timeout
+    /// or cancel waits a grace time, so that no effect is torn.
     ///
     /// # Errors
     /// The recorder's or the capability's failure.
     pub(crate) async fn perform<T: DeserializeOwned>(&mut self, effect: Effect) -> Result<T, Failure> {
+        let _held = self.control.in_effect();
         let answer = self.recorder.perform(effect).await?;
         serde_json::from_value(answer).map_err(|e| Failure::Failed(format!("the effect's answer is malformed: {e}")))
+    }
+}
+
+impl WasiView for Call {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("facts", &self.facts).field("meter", &self.meter).finish_non_exhaustive()
     }
 }
 

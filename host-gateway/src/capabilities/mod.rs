@@ -5,12 +5,16 @@
 pub mod accounts;
 mod call;
 pub mod containers;
+mod invocation;
+mod log;
+mod progress;
 pub mod scripts;
 pub mod state;
 pub mod system;
 pub mod vpn;
 
-pub use call::{Call, Facts, Meter};
+pub use call::{Call, Facts, HostCallLimit, Meter, Stopped};
+pub use progress::Progress;
 
 use viworks_signing::grant::Grant;
 use wasmtime::component::{HasSelf, Linker};
@@ -37,6 +41,10 @@ pub const INTERFACES: &[Interface] = &[
     ("system", |g| g.system.is_some(), |l| g::system::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
     ("scripts", |g| g.scripts.is_some(), |l| g::scripts::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
     ("state", |g| g.state.is_some(), |l| g::state::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("types", |_| true, |l| g::types::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("invocation", |_| true, |l| g::invocation::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("log", |_| true, |l| g::log::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
+    ("progress", |_| true, |l| g::progress::add_to_linker::<_, HasSelf<_>>(l, |s| s)),
 ];
 
 /// An interface's name, what grants it, and what adds it to a linker.

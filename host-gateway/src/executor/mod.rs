@@ -1,0 +1,225 @@
+//! Runs warrants: at most so many at a time, a bounded queue before them, then `busy`.
+//! Each runs once, however often it is delivered: changes by the journal, reads by
+//! memory. Refuses what is not the active plugin's, and never dies with a task.
+//!
+//! [`Executor::submit`] answers at once; what becomes of a warrant arrives as [`Event`]s,
+//! which `link` must always read, also while it has no session: reports are kept until
+//! acknowledged, in the journal's outbox or here ([`Executor::unacknowledged`]).
+
+mod metrics;
+mod reads;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+pub use metrics::{Metrics, WALL_BUCKETS_US};
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use viworks_protocol::id::{AgentId, InvocationId};
+use viworks_protocol::outcome::Report;
+use viworks_protocol::warrant::VerifiedWarrant;
+
+use crate::host::Host;
+use crate::journal::Journal;
+use crate::plugins::Registry;
+use crate::runtime::unix_ms;
+use reads::Reads;
+
+/// Events that wait for `link`. Reports wait for room, progress does not.
+const EVENTS: usize = 256;
+
+/// How long a drain waits for invocations that it told to stop, effects included.
+const STOP_GRACE: Duration = Duration::from_secs(12);
+
+/// What becomes of invocations.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The gateway answers for it from now on.
+    Accepted { invocation: InvocationId },
+    Progress { invocation: InvocationId, done: u32, total: Option<u32>, message: String },
+    /// It ended. Kept until [`Executor::acknowledge`] or the journal's acknowledgement.
+    Report { invocation: InvocationId, report: Arc<Report> },
+}
+
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    pub agent: AgentId,
+    /// Invocations at the same time.
+    pub max_concurrency: u32,
+    /// Invocations that wait; one more is answered `busy`.
+    pub queue: u32,
+    /// No invocation runs longer.
+    pub timeout: Duration,
+}
+
+/// Why a warrant was not taken. Nothing was done or claimed: the backend still has it
+/// and delivers it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("the gateway is stopping")]
+    Draining,
+    #[error("far more invocations at once than this gateway ever announced")]
+    Overflow,
+}
+
+/// Cheap to clone; clones are the same executor.
+#[derive(Debug, Clone)]
+pub struct Executor(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: ExecutorConfig,
+    registry: Arc<Registry>,
+    host: Arc<Host>,
+    journal: Journal,
+    events: mpsc::Sender<Event>,
+    slots: Semaphore,
+    /// How many wait for a slot.
+    waiting: AtomicU32,
+    live: Mutex<HashMap<InvocationId, Arc<Live>>>,
+    reads: Mutex<Reads>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+    /// The backend's clock less this host's, in milliseconds.
+    clock_offset: AtomicI64,
+}
+
+/// An invocation that has not ended.
+#[derive(Debug, Default)]
+struct Live {
+    cancel: CancellationToken,
+    /// By an operator, not by the gateway's own stop.
+    asked: AtomicBool,
+}
+
+impl Executor {
+    /// An executor and the events that it will tell. Needs a tokio runtime to submit to.
+    #[must_use]
+    pub fn new(
+        config: ExecutorConfig,
+        registry: Arc<Registry>,
+        host: Arc<Host>,
+        journal: Journal,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let inner = Inner {
+            slots: Semaphore::new(config.max_concurrency.max(1) as usize),
+            config,
+            registry,
+            host,
+            journal,
+            events,
+            waiting: AtomicU32::new(0),
+            live: Mutex::default(),
+            reads: Mutex::default(),
+            metrics: Arc::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            clock_offset: AtomicI64::new(0),
+        };
+        (Self(Arc::new(inner)), receiver)
+    }
+
+    /// Take a warrant. Never waits; a repetition of one that is live is accepted again.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn submit(&self, warrant: VerifiedWarrant) -> Result<(), Refused> {
+        if self.0.draining.is_cancelled() {
+            return Err(Refused::Draining);
+        }
+        let live = {
+            let mut live = lock(&self.0.live);
+            if live.contains_key(warrant.invocation()) {
+                self.0.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
+                // Full means that link has not yet read the first one.
+                let _ = self.0.events.try_send(Event::Accepted { invocation: warrant.invocation().clone() });
+                return Ok(());
+            }
+            if live.len() >= self.0.most_live() {
+                self.0.metrics.overflows.fetch_add(1, Ordering::Relaxed);
+                return Err(Refused::Overflow);
+            }
+            let entry = Arc::<Live>::default();
+            live.insert(warrant.invocation().clone(), entry.clone());
+            entry
+        };
+        self.0.metrics.submitted.fetch_add(1, Ordering::Relaxed);
+        self.0.tasks.spawn(serve::run(self.0.clone(), warrant, live));
+        Ok(())
+    }
+
+    /// Ask an invocation to end. Whether there is one that has not ended.
+    #[must_use]
+    pub fn cancel(&self, invocation: &InvocationId) -> bool {
+        let live = lock(&self.0.live).get(invocation).cloned();
+        if let Some(live) = &live {
+            live.asked.store(true, Ordering::Release);
+            live.cancel.cancel();
+        }
+        live.is_some()
+    }
+
+    /// Forget the report of an invocation that is not in the journal. Whether there was
+    /// one; if not, the acknowledgement is the journal's.
+    #[must_use]
+    pub fn acknowledge(&self, invocation: &InvocationId) -> bool {
+        lock(&self.0.reads).acknowledge(invocation)
+    }
+
+    /// Reports that are in memory only and not acknowledged, the oldest first: to be sent
+    /// again when a session begins, beside the journal's.
+    #[must_use]
+    pub fn unacknowledged(&self) -> Vec<(InvocationId, Arc<Report>)> {
+        lock(&self.0.reads).unacknowledged()
+    }
+
+    /// How far the backend's clock is ahead, in milliseconds: warrants expire by it.
+    pub fn set_clock_offset_ms(&self, offset: i64) {
+        self.0.clock_offset.store(offset, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Take nothing more, end what waits, let what runs run for `grace`, then stop it.
+    pub async fn drain(&self, grace: Duration) {
+        self.0.draining.cancel();
+        self.0.tasks.close();
+        if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_ok() {
+            return;
+        }
+        let live: Vec<Arc<Live>> = lock(&self.0.live).values().cloned().collect();
+        tracing::warn!(invocations = live.len(), "stopping invocations that outlast the drain");
+        live.iter().for_each(|live| live.cancel.cancel());
+        if tokio::time::timeout(STOP_GRACE, self.0.tasks.wait()).await.is_err() {
+            tracing::error!("invocations did not stop; the journal tells at the next start what they did");
+        }
+    }
+}
+
+impl Inner {
+    /// Running, waiting, and as many again that are being admitted or reported.
+    fn most_live(&self) -> usize {
+        2 * (self.config.max_concurrency as usize + self.config.queue as usize) + 64
+    }
+
+    fn backend_now_ms(&self) -> u64 {
+        unix_ms().saturating_add_signed(self.clock_offset.load(Ordering::Relaxed))
+    }
+}
+
+/// The data is consistent at every point where a holder could panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

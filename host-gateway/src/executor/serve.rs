@@ -1,0 +1,255 @@
+//! One warrant from acceptance to report: known already? → journaled, if it may change the
+//! host → its turn → the plugin → the report, kept before it is told.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use tokio::sync::SemaphorePermit;
+use viworks_protocol::id::InvocationId;
+use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::warrant::{Mode, VerifiedWarrant};
+use viworks_signing::release::EffectClass;
+
+use super::metrics::Gauge;
+use super::{Event, Inner, Live, lock};
+use crate::capabilities::{Facts, Progress};
+use crate::effects::Recorder;
+use crate::journal::{Admission, REMEMBER_MS};
+use crate::plugins::AdmittedPlugin;
+use crate::runtime::{Invocation, unix_ms};
+
+/// Where the report of an invocation is kept until it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Journal,
+    Memory,
+}
+
+/// The plugin that a warrant means, if it is the active one.
+struct Target {
+    plugin: Arc<AdmittedPlugin>,
+    class: EffectClass,
+    timeout: Duration,
+}
+
+pub(super) async fn run(executor: Arc<Inner>, warrant: VerifiedWarrant, live: Arc<Live>) {
+    let invocation = warrant.invocation().clone();
+    let served = AssertUnwindSafe(executor.serve(&warrant, &live)).catch_unwind().await;
+    if served.is_err() {
+        executor.metrics.panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(%invocation, verb = %warrant.warrant().verb, "a task of the gateway panicked");
+        executor.panicked(&warrant).await;
+    }
+    lock(&executor.live).remove(&invocation);
+}
+
+impl Inner {
+    async fn serve(&self, warrant: &VerifiedWarrant, live: &Live) {
+        let invocation = warrant.invocation();
+        if let Some(report) = lock(&self.reads).get(invocation) {
+            self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
+            self.tell(invocation, report).await;
+            return;
+        }
+        let target = self.target(warrant);
+        let keep = self.keep(warrant, target.as_ref().ok());
+        match keep {
+            Keep::Journal => match self.journal.admit(invocation, forget_after_ms(warrant)).await {
+                Ok(Admission::Fresh) => {}
+                Ok(Admission::Running) => {
+                    self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
+                    self.accepted(invocation).await;
+                    return;
+                }
+                Ok(Admission::Ended(report)) => {
+                    self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
+                    self.tell(invocation, Arc::from(report)).await;
+                    return;
+                }
+                Err(error) => {
+                    let message = format!("it could not be journaled, so it did not run: {error}");
+                    let report = Report::refused(Outcome::Failed, "unavailable", message, unix_ms());
+                    self.end(warrant, Keep::Memory, report).await;
+                    return;
+                }
+            },
+            Keep::Memory if !lock(&self.reads).has_room() => {
+                // Not kept: the backend has it still, and may ask again.
+                let message = "too many results wait for their acknowledgement";
+                let report = Report::refused(Outcome::Failed, "busy", message, unix_ms());
+                self.metrics.ended(&report);
+                self.tell(invocation, Arc::new(report)).await;
+                return;
+            }
+            Keep::Memory => {}
+        }
+        self.accepted(invocation).await;
+        let report = match target {
+            Ok(target) => self.take_turn(warrant, &target, live).await,
+            Err(report) => *report,
+        };
+        self.end(warrant, keep, report).await;
+    }
+
+    /// The active plugin that the warrant names, or the refusal.
+    fn target(&self, warrant: &VerifiedWarrant) -> Result<Target, Box<Report>> {
+        let order = warrant.warrant();
+        let refuse = |code, message: String| Err(Box::new(Report::refused(Outcome::Failed, code, message, unix_ms())));
+        if order.mode == Mode::Plan {
+            return refuse("plan-unavailable", "this gateway can't plan yet; nothing was run".into());
+        }
+        let Some(plugin) = self.registry.resolve(&order.verb) else {
+            return refuse("plugin", format!("no active plugin here has the verb {}", order.verb));
+        };
+        if plugin.digest() != order.digest || plugin.release().plugin != order.plugin {
+            let (id, version) = (&plugin.release().plugin, &plugin.release().version);
+            let message = format!("the warrant is for another release; {id} {version} is active here");
+            return refuse("plugin", message);
+        }
+        let Some(verb) = plugin.release().verbs.get(&order.verb) else {
+            return refuse("plugin", format!("the release has no verb {}", order.verb));
+        };
+        let secs = Duration::from_secs(order.timeout_secs.min(verb.timeout_secs).into());
+        Ok(Target { class: verb.effect, timeout: secs.min(self.config.timeout), plugin })
+    }
+
+    /// A read, and a plan, changes nothing, so that twice is once. Anything else is
+    /// journaled, an unknown verb too: it may have run under an earlier release.
+    fn keep(&self, warrant: &VerifiedWarrant, target: Option<&Target>) -> Keep {
+        let harmless = warrant.warrant().mode == Mode::Plan || target.is_some_and(|t| t.class == EffectClass::Read);
+        if harmless { Keep::Memory } else { Keep::Journal }
+    }
+
+    async fn take_turn(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live) -> Report {
+        let slot = match self.slot(warrant, live).await {
+            Ok(slot) => slot,
+            Err(report) => return *report,
+        };
+        if self.backend_now_ms() >= warrant.warrant().expires_ms {
+            return Report::refused(Outcome::Expired, "expired", "expired before it began", unix_ms());
+        }
+        let running = Gauge::up(&self.metrics.running);
+        let mut report = self.invoke(warrant, target, live).await;
+        drop((running, slot));
+        let stopped = report.outcome == Outcome::Cancelled && !live.asked.load(Ordering::Acquire);
+        if let Some(failure) = report.failure.as_mut().filter(|_| stopped) {
+            report.outcome = Outcome::Failed;
+            failure.code = "interrupted".into();
+            failure.message = "the gateway stopped while it ran".into();
+        }
+        report
+    }
+
+    /// A slot, or why there is none.
+    async fn slot(&self, warrant: &VerifiedWarrant, live: &Live) -> Result<SemaphorePermit<'_>, Box<Report>> {
+        let refuse = |outcome, code, text: &str| Err(Box::new(Report::refused(outcome, code, text, unix_ms())));
+        if live.cancel.is_cancelled() {
+            return refuse(Outcome::Cancelled, "cancelled", "cancelled before it began");
+        }
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        let waiting = Gauge::up(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > self.config.queue {
+            return refuse(Outcome::Failed, "busy", "the gateway's queue is full");
+        }
+        let queued = Gauge::up(&self.metrics.queued);
+        let left = warrant.warrant().expires_ms.saturating_sub(self.backend_now_ms());
+        let slot = tokio::select! {
+            biased;
+            () = live.cancel.cancelled() => refuse(Outcome::Cancelled, "cancelled", "cancelled before it began"),
+            () = self.draining.cancelled() => {
+                refuse(Outcome::Failed, "interrupted", "the gateway stopped before it began")
+            }
+            slot = self.slots.acquire() => match slot {
+                Ok(slot) => Ok(slot),
+                Err(_) => refuse(Outcome::Failed, "interrupted", "the gateway stopped before it began"),
+            },
+            () = tokio::time::sleep(Duration::from_millis(left)) => {
+                refuse(Outcome::Expired, "expired", "expired before it began")
+            }
+        };
+        drop((waiting, queued));
+        slot
+    }
+
+    async fn invoke(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live) -> Report {
+        let (order, invocation) = (warrant.warrant(), warrant.invocation());
+        let plugin = &target.plugin;
+        let facts = Facts {
+            invocation: invocation.to_string(),
+            command: order.command.to_string(),
+            agent: self.config.agent.to_string(),
+            caller: order.caller.clone(),
+            verb: order.verb.clone(),
+            plugin: order.plugin.clone(),
+            deadline: Instant::now() + target.timeout,
+        };
+        let recorder = Recorder::new(invocation.clone(), target.class, self.journal.clone(), self.host.clone());
+        let invocation = Invocation {
+            facts,
+            grant: plugin.grant().clone(),
+            host: self.host.clone(),
+            recorder,
+            limits: plugin.limits(),
+            cancel: live.cancel.clone(),
+            progress: Progress::to(invocation.clone(), self.events.clone()),
+        };
+        plugin.prepared().invoke(&order.verb, warrant.args(), invocation).await
+    }
+
+    /// Keep the report, then tell it.
+    async fn end(&self, warrant: &VerifiedWarrant, keep: Keep, report: Report) {
+        let (order, invocation) = (warrant.warrant(), warrant.invocation());
+        self.metrics.ended(&report);
+        tracing::info!(
+            target: "audit",
+            %invocation, command = %order.command, verb = %order.verb, plugin = %order.plugin, digest = %order.digest,
+            caller = %order.caller, outcome = report.outcome.as_str(),
+            code = report.failure.as_ref().map(|f| f.code.as_str()),
+            effects = report.effects.len(), denials = report.cost.denials, wall_us = report.cost.wall_us,
+            "ended"
+        );
+        let kept = match keep {
+            Keep::Memory => false,
+            Keep::Journal => match self.journal.finish(invocation, &report).await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!(%invocation, %error, "the report could not be journaled; it is kept in memory");
+                    false
+                }
+            },
+        };
+        let report = Arc::new(report);
+        if !kept {
+            lock(&self.reads).keep(invocation.clone(), report.clone());
+        }
+        self.tell(invocation, report).await;
+    }
+
+    /// What can be said of an invocation whose task died.
+    async fn panicked(&self, warrant: &VerifiedWarrant) {
+        let keep = self.keep(warrant, self.target(warrant).ok().as_ref());
+        let (outcome, message) = match keep {
+            Keep::Memory => (Outcome::Failed, "the gateway failed while it ran a read"),
+            Keep::Journal => (Outcome::Unknown, "the gateway failed while it ran; its effects can't be told"),
+        };
+        self.end(warrant, keep, Report::refused(outcome, "interrupted", message, unix_ms())).await;
+    }
+
+    async fn accepted(&self, invocation: &InvocationId) {
+        let _ = self.events.send(Event::Accepted { invocation: invocation.clone() }).await;
+    }
+
+    /// Closed means that the gateway is ending: the report is kept where it is.
+    async fn tell(&self, invocation: &InvocationId, report: Arc<Report>) {
+        let _ = self.events.send(Event::Report { invocation: invocation.clone(), report }).await;
+    }
+}
+
+fn forget_after_ms(warrant: &VerifiedWarrant) -> u64 {
+    warrant.warrant().expires_ms.saturating_add(REMEMBER_MS)
+}
