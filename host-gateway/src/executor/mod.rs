@@ -9,13 +9,11 @@
 mod metrics;
 mod reads;
 mod serve;
-#[cfg(test)]
-mod tests;
 
 pub use metrics::{Metrics, WALL_BUCKETS_US};
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,10 +24,10 @@ use viworks_protocol::id::{AgentId, InvocationId};
 use viworks_protocol::outcome::Report;
 use viworks_protocol::warrant::VerifiedWarrant;
 
+use crate::clock::Clock;
 use crate::host::Host;
 use crate::journal::Journal;
 use crate::plugins::Registry;
-use crate::runtime::unix_ms;
 use reads::Reads;
 
 /// Events that wait for `link`. Reports wait for room, progress does not.
@@ -42,10 +40,20 @@ const STOP_GRACE: Duration = Duration::from_secs(12);
 #[derive(Debug, Clone)]
 pub enum Event {
     /// The gateway answers for it from now on.
-    Accepted { invocation: InvocationId },
-    Progress { invocation: InvocationId, done: u32, total: Option<u32>, message: String },
+    Accepted {
+        invocation: InvocationId,
+    },
+    Progress {
+        invocation: InvocationId,
+        done: u32,
+        total: Option<u32>,
+        message: String,
+    },
     /// It ended. Kept until [`Executor::acknowledge`] or the journal's acknowledgement.
-    Report { invocation: InvocationId, report: Arc<Report> },
+    Report {
+        invocation: InvocationId,
+        report: Arc<Report>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -88,8 +96,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     draining: CancellationToken,
-    /// The backend's clock less this host's, in milliseconds.
-    clock_offset: AtomicI64,
+    clock: Clock,
 }
 
 /// An invocation that has not ended.
@@ -108,6 +115,7 @@ impl Executor {
         registry: Arc<Registry>,
         host: Arc<Host>,
         journal: Journal,
+        clock: Clock,
     ) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         let inner = Inner {
@@ -123,7 +131,7 @@ impl Executor {
             metrics: Arc::default(),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
-            clock_offset: AtomicI64::new(0),
+            clock,
         };
         (Self(Arc::new(inner)), receiver)
     }
@@ -182,11 +190,6 @@ impl Executor {
         lock(&self.0.reads).unacknowledged()
     }
 
-    /// How far the backend's clock is ahead, in milliseconds: warrants expire by it.
-    pub fn set_clock_offset_ms(&self, offset: i64) {
-        self.0.clock_offset.store(offset, Ordering::Relaxed);
-    }
-
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
@@ -212,10 +215,6 @@ impl Inner {
     /// Running, waiting, and as many again that are being admitted or reported.
     fn most_live(&self) -> usize {
         2 * (self.config.max_concurrency as usize + self.config.queue as usize) + 64
-    }
-
-    fn backend_now_ms(&self) -> u64 {
-        unix_ms().saturating_add_signed(self.clock_offset.load(Ordering::Relaxed))
     }
 }
 

@@ -49,7 +49,8 @@ pub(super) async fn run(executor: Arc<Inner>, warrant: VerifiedWarrant, live: Ar
 impl Inner {
     async fn serve(&self, warrant: &VerifiedWarrant, live: &Live) {
         let invocation = warrant.invocation();
-        if let Some(report) = lock(&self.reads).get(invocation) {
+        let known = lock(&self.reads).get(invocation);
+        if let Some(report) = known {
             self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
             self.tell(invocation, report).await;
             return;
@@ -128,7 +129,7 @@ impl Inner {
             Ok(slot) => slot,
             Err(report) => return *report,
         };
-        if self.backend_now_ms() >= warrant.warrant().expires_ms {
+        if self.clock.now_ms() >= warrant.warrant().expires_ms {
             return Report::refused(Outcome::Expired, "expired", "expired before it began", unix_ms());
         }
         let running = Gauge::up(&self.metrics.running);
@@ -157,7 +158,7 @@ impl Inner {
             return refuse(Outcome::Failed, "busy", "the gateway's queue is full");
         }
         let queued = Gauge::up(&self.metrics.queued);
-        let left = warrant.warrant().expires_ms.saturating_sub(self.backend_now_ms());
+        let left = warrant.warrant().expires_ms.saturating_sub(self.clock.now_ms());
         let slot = tokio::select! {
             biased;
             () = live.cancel.cancelled() => refuse(Outcome::Cancelled, "cancelled", "cancelled before it began"),

@@ -99,7 +99,7 @@ impl Prepared {
     async fn call(&self, store: &mut Store<Call>, verb: &Verb, params: &[Val]) -> wasmtime::Result<Val> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let func = instance
-            .get_func(&mut *store, &verb.export)
+            .get_func(&mut *store, verb.export)
             .ok_or_else(|| wasmtime::format_err!("the verb's function is gone"))?;
         let mut results = [Val::Bool(false)];
         func.call_async(&mut *store, params, &mut results).await?;

@@ -125,8 +125,10 @@ fn check_imports(component: &Component, grant: &Grant, verbs: &BTreeMap<String, 
             }
             None => {
                 let known: Vec<&str> = INTERFACES.iter().map(|(name, ..)| *name).collect();
-                let mend =
-                    format!("there are {PACKAGE}{{{}}}@{VERSION}, and of WASI clocks, random and stdio", known.join(","));
+                let mend = format!(
+                    "there are {PACKAGE}{{{}}}@{VERSION}, and of WASI clocks, random and stdio",
+                    known.join(",")
+                );
                 return Err(PrepareError::NoSuchImport { import, verbs, mend });
             }
         }

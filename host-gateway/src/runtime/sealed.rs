@@ -49,7 +49,7 @@ impl HasData for Table {
 
 pub(crate) fn add_to_linker(l: &mut Linker<Call>) -> wasmtime::Result<()> {
     cli::environment::add_to_linker::<Call, WasiCli>(l, Call::cli)?;
-    cli::exit::add_to_linker::<Call, WasiCli>(l, &cli::exit::LinkOptions::default(), Call::cli)?;
+    cli::exit::add_to_linker::<Call, WasiCli>(l, Call::cli)?;
     cli::stderr::add_to_linker::<Call, WasiCli>(l, Call::cli)?;
     cli::stdin::add_to_linker::<Call, WasiCli>(l, Call::cli)?;
     cli::stdout::add_to_linker::<Call, WasiCli>(l, Call::cli)?;

@@ -102,10 +102,7 @@ fn one(value: &Value, ty: &Type, path: &mut Path) -> Result<Val, Misfit> {
                 return misfit(path, format!("wanted {} elements, found {}", tuple.types().len(), items.len()));
             }
             let items = items.iter().zip(tuple.types()).enumerate();
-            items
-                .map(|(i, (item, ty))| path.within(i, |p| one(item, &ty, p)))
-                .collect::<Result<_, _>>()
-                .map(Val::Tuple)
+            items.map(|(i, (item, ty))| path.within(i, |p| one(item, &ty, p))).collect::<Result<_, _>>().map(Val::Tuple)
         }
         Type::Variant(variant) => {
             let (name, payload) = case(value, path)?;
@@ -225,12 +222,7 @@ fn case<'v>(value: &'v Value, path: &Path) -> Result<(&'v str, Option<&'v Value>
     }
 }
 
-fn payload(
-    name: &str,
-    ty: Option<&Type>,
-    value: Option<&Value>,
-    path: &mut Path,
-) -> Result<Option<Box<Val>>, Misfit> {
+fn payload(name: &str, ty: Option<&Type>, value: Option<&Value>, path: &mut Path) -> Result<Option<Box<Val>>, Misfit> {
     match (ty, value) {
         (None, None) => Ok(None),
         (Some(ty), Some(value)) => path.within(name, |p| one(value, ty, p)).map(|val| Some(Box::new(val))),

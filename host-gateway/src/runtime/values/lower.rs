@@ -64,7 +64,11 @@ impl Out {
         }
     }
 
-    fn list<T>(&mut self, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T) -> Written) -> Written {
+    fn list<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut each: impl FnMut(&mut Self, T) -> Written,
+    ) -> Written {
         self.raw("[")?;
         for (i, item) in items.into_iter().enumerate() {
             if i > 0 {

@@ -20,8 +20,6 @@
 
 mod lift;
 mod lower;
-#[cfg(test)]
-mod tests;
 
 pub use lift::{Param, lift, lift_args};
 pub use lower::{LowerError, lower};
