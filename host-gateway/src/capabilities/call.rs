@@ -118,13 +118,6 @@ impl Call {
         granted.require(rule, allows).map_err(|refused| self.denied(rule, &refused, what()))
     }
 
-    /// The refusal of a call whose capability is not granted at all. The linker refuses
-    /// such plugins earlier; this is the second lock on the same door.
-    pub(crate) fn not_granted(&mut self, capability: &str) -> Failure {
-        let refused = Refused { rule: format!("grant: {capability}") };
-        self.denied(capability, &refused, format!("{capability} is not granted"))
-    }
-
     fn denied(&mut self, rule: &str, refused: &Refused, message: String) -> Failure {
         self.meter.denials = self.meter.denials.saturating_add(1);
         let capability = rule.split('.').next().unwrap_or(rule).to_owned();

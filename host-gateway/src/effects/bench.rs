@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use viworks_protocol::id::InvocationId;
 use viworks_signing::grant::{Grant, Scopes};
-use viworks_signing::release::EffectClass;
+use viworks_signing::release::{EffectClass, Limits};
 
 use super::{Applied, Effect, Recorder};
-use crate::capabilities::{Call, Facts, Meter};
+use crate::capabilities::{Call, Facts};
 use crate::failure::Failure;
 use crate::host::{Host, HostConfig};
 use crate::journal::Journal;
@@ -52,13 +52,9 @@ impl Bench {
             plugin: "tried".into(),
             deadline: Instant::now() + Duration::from_secs(60),
         };
-        Call {
-            facts,
-            grant: Arc::new(Grant::of(release, policy)),
-            host: Arc::clone(&self.host),
-            recorder: Recorder::new(invocation, class, self.journal.clone(), Arc::clone(&self.host)),
-            meter: Meter { max_host_calls: 1_000, ..Meter::default() },
-        }
+        let recorder = Recorder::new(invocation, class, self.journal.clone(), Arc::clone(&self.host));
+        let limits = Limits { host_calls: 1_000, ..Limits::default() };
+        Call::new(facts, Arc::new(Grant::of(release, policy)), Arc::clone(&self.host), recorder, &limits)
     }
 
     /// Apply an effect without gate and journal, as taking back will.
