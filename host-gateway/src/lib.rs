@@ -8,6 +8,7 @@
 //! The path of one plugin: [`link`] is offered a digest → [`plugins`] fetches, admits,
 //! compiles and swaps.
 
+pub mod audit;
 pub mod capabilities;
 pub mod clock;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod executor;
 pub mod failure;
 pub mod host;
 pub mod journal;
+pub mod link;
 pub mod plugins;
 pub mod process;
 pub mod runtime;

@@ -224,6 +224,21 @@ impl Journal {
         self.gauges.fault.lock().ok().and_then(|fault| fault.clone())
     }
 
+    /// Whether this gateway runs without a journal.
+    #[must_use]
+    pub fn is_unusable(&self) -> bool {
+        self.requests.is_err()
+    }
+
+    /// Whether an invocation is journaled here.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub async fn knows(&self, invocation: &InvocationId) -> Result<bool, JournalError> {
+        let invocation = invocation.clone();
+        self.run(move |store| store.knows(&invocation)).await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnMut(&Store) -> rusqlite::Result<T> + Send + 'static,

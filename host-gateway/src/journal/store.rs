@@ -97,6 +97,10 @@ impl Store {
         Ok(known.map_or(Admission::Running, |json| Admission::Ended(Box::new(read_report(&json)))))
     }
 
+    pub(super) fn knows(&self, id: &InvocationId) -> rusqlite::Result<bool> {
+        self.db.prepare_cached("SELECT 1 FROM invocation WHERE id = ?1")?.exists([id.as_str()])
+    }
+
     pub(super) fn intent(
         &self,
         id: &InvocationId,

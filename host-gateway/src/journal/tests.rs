@@ -42,6 +42,7 @@ async fn an_invocation_is_admitted_once_and_answered_from_its_report() {
     let journal = Journal::open(dir.path()).unwrap();
     assert!(matches!(journal.admit(&id(1), NOW).await, Ok(Admission::Fresh)));
     assert!(matches!(journal.admit(&id(1), NOW).await, Ok(Admission::Running)));
+    assert_eq!((journal.knows(&id(1)).await, journal.knows(&id(2)).await), (Ok(true), Ok(false)));
     journal.finish(&id(1), &report("first")).await.unwrap();
     journal.finish(&id(1), &report("second")).await.unwrap();
     let Ok(Admission::Ended(ended)) = journal.admit(&id(1), NOW).await else { panic!("it ended") };
