@@ -1,8 +1,8 @@
 //! The ViWorkS backend: operators' API on one port, agents' sessions on another, and
 //! between them the store, the command engine and the plugin catalogue.
 //!
-//! - `api`: operators' requests
-//! - `authz`: who may ask for what
+//! - [`api`]: operators' requests
+//! - [`authz`]: who may ask for what
 //! - [`catalog`]: published plugins, their verbs and schemas
 //! - [`dispatch`]: commands on their way to agents and back
 //! - [`hub`]: agents' sessions
@@ -12,7 +12,9 @@
 //! - [`health`]: what works and what does not
 //! - [`app`]: all of it put together
 
+pub mod api;
 pub mod app;
+pub mod authz;
 pub mod background;
 pub mod catalog;
 pub mod clock;

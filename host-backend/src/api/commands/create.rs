@@ -1,0 +1,191 @@
+//! From a request to an accepted command: read, check the verb and its arguments, freeze
+//! the targets, hand over to the engine. Whatever is refused here has queued nothing.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+use viworks_protocol::id::AgentId;
+
+use super::body::{AcceptedCommand, Command, CommandRequest, Mode, Selector};
+use super::read;
+use crate::api::Shared;
+use crate::api::extract::Json;
+use crate::api::problem::{Code, Problem, ProblemBody, Result};
+use crate::authz::{Permit, action};
+use crate::dispatch::{Accepted, Event, Request};
+use crate::store::model;
+
+/// The longest that a client may wait for results.
+const MAX_WAIT_SECS: u32 = 60;
+const MAX_KEY: usize = 128;
+const KEY: &str = "idempotency-key";
+
+/// Run a verb. With `wait_secs`, the answer has the results if they came in time.
+#[utoipa::path(post, operation_id = "create_command", path = "/commands", tag = "commands", request_body = CommandRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key and request get the first answer again")),
+    security(("token" = [])), responses(
+    (status = 200, body = Command, description = "It ended while the client waited"),
+    (status = 202, body = AcceptedCommand, description = "It is durable and under way"),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn post(
+    State(api): State<Shared>,
+    permit: Permit<action::Command>,
+    headers: HeaderMap,
+    Json(request): Json<CommandRequest>,
+) -> Result<Response> {
+    let deadline = Instant::now() + wait(request.wait_secs)?;
+    let idempotency_key = key(&headers, request.idempotency_key)?;
+    let wanted = Wanted::of(request.agent_targets, request.selector)?;
+    if request.mode == Mode::Plan || request.plan.is_some() {
+        return Err(Problem::new(Code::ModeUnavailable, "plans are not served yet; only the mode apply is"));
+    }
+    let checked = api.app.catalog.check(&request.verb, &serde_json::Value::Object(request.args))?;
+    let targets = freeze(&api, wanted).await?;
+    let accepted = api
+        .app
+        .engine
+        .accept(Request {
+            checked,
+            mode: viworks_protocol::warrant::Mode::Apply,
+            targets,
+            caller: permit.name().to_owned(),
+            timeout_secs: request.timeout_secs,
+            expires_in_secs: request.expires_in_secs.map(u64::from),
+            batch: request.batch,
+            idempotency_key,
+        })
+        .await?;
+    let answer = AcceptedCommand::from(&accepted.command);
+    match ended(&api, accepted, deadline).await? {
+        Some(command) => Ok(axum::Json(read::whole(&api, command).await?).into_response()),
+        None => Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response()),
+    }
+}
+
+/// Whom the client named, in one way.
+enum Wanted {
+    These(Vec<AgentId>),
+    Selected(model::Selector),
+}
+
+impl Wanted {
+    fn of(ids: Option<Vec<String>>, selector: Option<Selector>) -> Result<Self> {
+        match (ids, selector) {
+            (Some(_), Some(_)) => Err(Problem::invalid("give either agent_targets or selector, not both")),
+            (None, None) => Err(Problem::no_targets("give agent_targets or selector")),
+            (Some(ids), None) if ids.is_empty() => Err(Problem::no_targets("agent_targets is empty")),
+            (Some(ids), None) => {
+                let parse =
+                    |id: String| AgentId::try_from(id).map_err(|e| Problem::invalid(format!("agent_targets: {e}")));
+                Ok(Self::These(ids.into_iter().map(parse).collect::<Result<_>>()?))
+            }
+            (None, Some(Selector { labels, site, all })) => {
+                let selector = model::Selector { labels, site, all };
+                if selector.is_empty() {
+                    return Err(Problem::no_targets("selector has no condition; say all = true to mean every agent"));
+                }
+                Ok(Self::Selected(selector))
+            }
+        }
+    }
+}
+
+/// The agents as they are now; those that come later are no targets.
+async fn freeze(api: &Shared, wanted: Wanted) -> Result<Vec<AgentId>> {
+    let targets = match wanted {
+        Wanted::These(ids) => {
+            let unknown = api.app.store.unknown_agents(&ids).await?;
+            if !unknown.is_empty() {
+                return Err(Problem::unknown_agents(unknown.into_iter().map(String::from).collect()));
+            }
+            ids
+        }
+        // One more than may be, so that the engine sees that there are too many.
+        Wanted::Selected(selector) => api.app.store.select_agents(&selector, api.app.config.max_targets + 1).await?,
+    };
+    if targets.is_empty() {
+        return Err(Problem::no_targets("the selector selects no agent"));
+    }
+    Ok(targets)
+}
+
+fn wait(secs: Option<u32>) -> Result<Duration> {
+    match secs.unwrap_or(0) {
+        secs @ 0..=MAX_WAIT_SECS => Ok(Duration::from_secs(secs.into())),
+        secs => Err(Problem::invalid(format!("wait_secs {secs} is more than {MAX_WAIT_SECS}"))),
+    }
+}
+
+fn key(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>> {
+    let mut values = headers.get_all(KEY).iter();
+    let header = values.next().map(|v| v.to_str().unwrap_or_default().to_owned());
+    if values.next().is_some() || (header.is_some() && field.is_some() && header != field) {
+        return Err(Problem::invalid("two idempotency keys that differ"));
+    }
+    let key = header.or(field);
+    match &key {
+        Some(text) if text.is_empty() || text.len() > MAX_KEY || !text.bytes().all(|b| b.is_ascii_graphic()) => {
+            Err(Problem::invalid(format!("an idempotency key is 1 to {MAX_KEY} visible ASCII characters")))
+        }
+        _ => Ok(key),
+    }
+}
+
+/// The command once it ended, if it does so by the deadline.
+async fn ended(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Option<model::Command>> {
+    let Accepted { mut command, replayed, mut events } = accepted;
+    if replayed {
+        // It may have ended between the store's answer and the subscription.
+        command = api.app.store.command(&command.id).await?.unwrap_or(command);
+    }
+    while command.finished_ms.is_none() {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = tokio::time::sleep_until(deadline) => return Ok(None),
+            () = api.shutdown.cancelled() => return Ok(None),
+        };
+        match event {
+            Ok(Event::Finished(finished)) => command = finished.as_ref().clone(),
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => {
+                command = api.app.store.command(&command.id).await?.unwrap_or(command);
+            }
+            Err(RecvError::Closed) => return Ok(None),
+        }
+    }
+    Ok(Some(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_from_header_or_field() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(key(&headers, None).unwrap(), None);
+        assert_eq!(key(&headers, Some("a".into())).unwrap().as_deref(), Some("a"));
+        headers.insert(KEY, "a".parse().unwrap());
+        assert_eq!(key(&headers, None).unwrap().as_deref(), Some("a"));
+        assert_eq!(key(&headers, Some("a".into())).unwrap().as_deref(), Some("a"));
+        assert!(key(&headers, Some("b".into())).is_err());
+        for bad in ["", "a b", &"x".repeat(129)] {
+            assert!(key(&HeaderMap::new(), Some(bad.into())).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_selector_never_means_all() {
+        let of = |ids: Option<Vec<String>>, selector| Wanted::of(ids, selector).err().map(|p| p.code());
+        assert_eq!(of(None, None), Some(Code::NoTargets));
+        assert_eq!(of(Some(vec![]), None), Some(Code::NoTargets));
+        assert_eq!(of(None, Some(Selector::default())), Some(Code::NoTargets));
+        assert_eq!(of(Some(vec!["a".into()]), Some(Selector::default())), Some(Code::InvalidRequest));
+        assert_eq!(of(Some(vec!["../x".into()]), None), Some(Code::InvalidRequest));
+        assert_eq!(of(None, Some(Selector { all: true, ..Selector::default() })), None);
+    }
+}

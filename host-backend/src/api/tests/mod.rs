@@ -1,0 +1,13 @@
+//! The router as a whole, in process, on a real store in a folder of its own.
+//!
+//! - `fixture`: what every test starts from
+//! - `errors`, `roles`, `lists`, `commands`, `events`, `plugins`, `service`: what is shown
+
+mod commands;
+mod errors;
+mod events;
+mod fixture;
+mod lists;
+mod plugins;
+mod roles;
+mod service;
