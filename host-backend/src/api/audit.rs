@@ -1,13 +1,13 @@
 //! `/audit`: every decision, newest first. Administrators only.
 
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::extract::Query;
 use super::moment::Moment;
-use super::page::{List, Page};
+use super::page::{List, Page, PageQuery};
 use super::problem::{ProblemBody, Result};
 use crate::authz::{Permit, action};
 use crate::store::model;
@@ -35,26 +35,15 @@ pub enum AuditDecision {
     Refused,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct AuditQuery {
-    /// 1 to 1000; 100 if absent.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-    /// The `next` of the page before.
-    after: Option<String>,
-}
-
 /// The audit log, newest first.
-#[utoipa::path(get, operation_id = "list_audit", path = "/audit", tag = "audit", params(AuditQuery), security(("token" = [])), responses(
+#[utoipa::path(get, operation_id = "list_audit", path = "/audit", tag = "audit", params(PageQuery), security(("token" = [])), responses(
     (status = 200, body = Page<AuditEntry>),
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(api): State<Shared>,
     _: Permit<action::Administer>,
-    Query(query): Query<AuditQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<Page<AuditEntry>>> {
     let page = api.app.store.audit_page(&List::Audit.page(query.limit, query.after.as_deref())?).await?;
     Ok(axum::Json(List::Audit.answer(page, AuditEntry::from)))

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::problem::{Problem, ProblemBody, Result};
+use crate::app::AppState;
 use crate::authz::{Guard, Permit, action};
 
 /// Seconds: from a cached read to the longest wait that may be asked for.
@@ -67,6 +68,62 @@ impl HttpMetrics {
     }
 }
 
+/// What is read off at every scrape rather than counted.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges {
+    agents: Gauge,
+    agents_online: Gauge,
+    commands_open: Gauge,
+    commands_active: Gauge,
+    slots_available: Gauge,
+    results_waiting: Gauge,
+    samples_waiting: Gauge,
+    store_ops_waiting: Gauge,
+    store_notes_waiting: Gauge,
+}
+
+impl Gauges {
+    pub fn register(registry: &mut Registry) -> Self {
+        let gauges = Self::default();
+        let g = &gauges;
+        for (name, help, gauge) in [
+            ("agents", "Agents that are known", &g.agents),
+            ("agents_online", "Agents with a session", &g.agents_online),
+            ("commands_open", "Commands that have not ended", &g.commands_open),
+            ("commands_active", "Commands with work at connected agents", &g.commands_active),
+            ("slots_available", "Commands that may become active beside these", &g.slots_available),
+            ("results_waiting", "Results that wait to be made durable", &g.results_waiting),
+            ("samples_waiting", "Telemetry samples that wait for the store", &g.samples_waiting),
+            ("store_ops_waiting", "Changes that wait for the store's writer, somebody waiting", &g.store_ops_waiting),
+            ("store_notes_waiting", "Changes that wait for the store's writer, nobody waiting", &g.store_notes_waiting),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        gauges
+    }
+
+    /// The number of known agents stays as it was while the store can't be read.
+    async fn read(&self, app: &AppState) {
+        if let Ok((all, _)) = app.store.count_agents().await {
+            set(&self.agents, all);
+        }
+        set(&self.agents_online, app.hub.connected() as u64);
+        let engine = app.engine.status();
+        set(&self.commands_open, engine.open_commands);
+        set(&self.commands_active, engine.active_commands.into());
+        set(&self.slots_available, engine.available_slots.into());
+        set(&self.results_waiting, engine.results_waiting as u64);
+        set(&self.samples_waiting, app.telemetry.status().queued as u64);
+        let backlog = app.store.backlog();
+        set(&self.store_ops_waiting, backlog.ops as u64);
+        set(&self.store_notes_waiting, backlog.notes as u64);
+    }
+}
+
+fn set(gauge: &Gauge, value: u64) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
 fn known(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -86,6 +143,7 @@ fn known(method: &Method) -> &'static str {
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn get(State(api): State<Shared>, _: Permit<action::Read>) -> Result<Response> {
+    api.gauges.read(&api.app).await;
     let mut body = String::with_capacity(16 * 1024);
     text::encode(&mut body, &api.registry).map_err(|e| Problem::internal(&e))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

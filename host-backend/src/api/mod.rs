@@ -57,6 +57,7 @@ pub struct Api {
     pub(crate) guard: Guard,
     registry: Registry,
     http: metrics::HttpMetrics,
+    gauges: metrics::Gauges,
     requests: Semaphore,
     streams: Arc<Semaphore>,
     /// Ends event streams.
@@ -100,23 +101,33 @@ fn resources() -> OpenApiRouter<Shared> {
 /// The whole service: resources, bounds, and problems for what is not there.
 pub fn router(app: AppState, shutdown: CancellationToken) -> Router {
     let (routes, document) = resources().split_for_parts();
+    let api = share(app, shutdown, write(&document));
+    surround(routes, api)
+}
+
+fn share(app: AppState, shutdown: CancellationToken, document: String) -> Shared {
     let guard = Guard::new(app.store.clone(), app.clock.clone());
     let mut registry = Registry::with_prefix("viworks_backend");
     app.metrics.register(&mut registry);
     let http = metrics::HttpMetrics::register(&mut registry, &guard);
-    let api = Arc::new(Api {
+    let gauges = metrics::Gauges::register(&mut registry);
+    Arc::new(Api {
         app,
         guard,
         registry,
         http,
+        gauges,
         requests: Semaphore::new(layers::MAX_REQUESTS),
         streams: Arc::new(Semaphore::new(STREAMS)),
         shutdown,
-        document: write(&document).into(),
-    });
+        document: document.into(),
+    })
+}
+
+fn surround(routes: Router<Shared>, api: Shared) -> Router {
     routes
-        .fallback(|| async { Problem::new(Code::NotFound, "there is no such resource") })
-        .method_not_allowed_fallback(|| async { Problem::new(Code::MethodNotAllowed, "see the Allow header") })
+        .fallback(async || Problem::new(Code::NotFound, "there is no such resource"))
+        .method_not_allowed_fallback(async || Problem::new(Code::MethodNotAllowed, "see the Allow header"))
         .layer(DefaultBodyLimit::max(BODY))
         .layer(middleware::from_fn_with_state(api.clone(), layers::around))
         .with_state(api)

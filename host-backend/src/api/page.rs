@@ -3,8 +3,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
 use crate::store::model::{self, PageOf};
@@ -27,8 +27,22 @@ pub enum List {
     Telemetry,
     Commands,
     Invocations,
+    Verbs,
+    Plugins,
     Tokens,
     Audit,
+}
+
+/// The query of a list without filters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    pub after: Option<String>,
 }
 
 impl List {
@@ -38,6 +52,8 @@ impl List {
             Self::Telemetry => "t:",
             Self::Commands => "c:",
             Self::Invocations => "i:",
+            Self::Verbs => "v:",
+            Self::Plugins => "p:",
             Self::Tokens => "k:",
             Self::Audit => "l:",
         }
@@ -61,6 +77,18 @@ impl List {
         Page { items: page.items.into_iter().map(item).collect(), next: page.next.map(|key| self.seal(&key)) }
     }
 
+    /// A page of a list that is held whole: the items after the one with the cursor's key.
+    pub fn of_all<T>(self, all: Vec<T>, page: &PageOf, key: impl Fn(&T) -> &str) -> model::Page<T> {
+        let start = match &page.after {
+            None => 0,
+            // An item that is gone meanwhile: nothing follows it.
+            Some(after) => all.iter().position(|item| key(item) == after).map_or(all.len(), |at| at + 1),
+        };
+        let limit = page.limit() as usize;
+        let next = all.get(start + limit).and(all.get(start + limit - 1)).map(|last| key(last).to_owned());
+        model::Page { items: all.into_iter().skip(start).take(limit).collect(), next }
+    }
+
     /// The store's cursor in the client's form.
     pub fn seal(self, key: &str) -> String {
         URL_SAFE_NO_PAD.encode(format!("{}{key}", self.tag()))
@@ -82,6 +110,20 @@ mod tests {
         assert_eq!(List::Audit.page(None, Some(&cursor)).unwrap(), PageOf { after: Some("42".into()), limit: 100 });
         assert!(List::Agents.page(None, Some(&cursor)).is_err());
         assert!(List::Audit.page(None, Some("42")).is_err());
+    }
+
+    #[test]
+    fn a_whole_list_is_paged_by_key() {
+        let all = || vec!["a", "b", "c"];
+        let page = |limit, after: Option<&str>| {
+            let page = PageOf { limit, after: after.map(str::to_owned) };
+            let model::Page { items, next } = List::Verbs.of_all(all(), &page, |item| item);
+            (items, next)
+        };
+        assert_eq!(page(2, None), (vec!["a", "b"], Some("b".into())));
+        assert_eq!(page(2, Some("b")), (vec!["c"], None));
+        assert_eq!(page(3, None), (all(), None));
+        assert_eq!(page(3, Some("z")), (vec![], None));
     }
 
     #[test]

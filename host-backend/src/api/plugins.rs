@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 use viworks_signing::release::Release;
 
 use super::Shared;
-use super::extract::{Json, Path};
+use super::extract::{Json, Path, Query};
 use super::moment::Moment;
-use super::page::Page;
+use super::page::{List, Page, PageQuery};
 use super::problem::{Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
 use crate::store::model::{self, AuditEntry, Decision, PluginSpread};
@@ -63,15 +63,20 @@ pub struct PluginUpload {
 }
 
 /// Every release, newest of each plugin first.
-#[utoipa::path(get, operation_id = "list_plugins", path = "/plugins", tag = "plugins", security(("token" = [])), responses(
+#[utoipa::path(get, operation_id = "list_plugins", path = "/plugins", tag = "plugins", params(PageQuery), security(("token" = [])), responses(
     (status = 200, body = Page<Plugin>),
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub async fn list(State(api): State<Shared>, _: Permit<action::Read>) -> Result<axum::Json<Page<Plugin>>> {
-    let plugins = api.app.store.plugins().await?;
+pub async fn list(
+    State(api): State<Shared>,
+    _: Permit<action::Read>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<Plugin>>> {
+    let page = List::Plugins.page(query.limit, query.after.as_deref())?;
+    let model::Page { items, next } = List::Plugins.of_all(api.app.store.plugins().await?, &page, |p| &p.digest);
     let spread = api.app.store.plugin_spread().await?;
-    let items = plugins.into_iter().map(|p| Plugin::of(p, &spread)).collect::<Result<_>>()?;
-    Ok(axum::Json(Page { items, next: None }))
+    let items = items.into_iter().map(|p| Plugin::of(p, &spread)).collect::<Result<_>>()?;
+    Ok(axum::Json(Page { items, next: next.map(|key| List::Plugins.seal(&key)) }))
 }
 
 /// Publish a release: gateways fetch it at once.

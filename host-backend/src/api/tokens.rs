@@ -4,12 +4,12 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::Shared;
 use super::extract::{Json, Path, Query};
 use super::moment::Moment;
-use super::page::{List, Page};
+use super::page::{List, Page, PageQuery};
 use super::problem::{Code, Problem, ProblemBody, Result};
 use crate::authz::{NewToken, Permit, action};
 use crate::store::model::{self, AuditEntry, Decision, Role};
@@ -55,26 +55,15 @@ pub struct CreatedToken {
     pub properties: Token,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct TokensQuery {
-    /// 1 to 1000; 100 if absent.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-    /// The `next` of the page before.
-    after: Option<String>,
-}
-
 /// Tokens by name.
-#[utoipa::path(get, operation_id = "list_tokens", path = "/tokens", tag = "tokens", params(TokensQuery), security(("token" = [])), responses(
+#[utoipa::path(get, operation_id = "list_tokens", path = "/tokens", tag = "tokens", params(PageQuery), security(("token" = [])), responses(
     (status = 200, body = Page<Token>),
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn list(
     State(api): State<Shared>,
     _: Permit<action::Administer>,
-    Query(query): Query<TokensQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<Page<Token>>> {
     let page = api.app.store.tokens(&List::Tokens.page(query.limit, query.after.as_deref())?).await?;
     Ok(axum::Json(List::Tokens.answer(page, Token::from)))

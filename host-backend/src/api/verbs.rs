@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use viworks_signing::release::EffectClass;
 
 use super::Shared;
-use super::extract::Path;
-use super::page::Page;
+use super::extract::{Path, Query};
+use super::page::{List, Page, PageQuery};
 use super::problem::{Code, Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
 use crate::catalog;
@@ -44,14 +44,18 @@ pub enum VerbEffect {
 }
 
 /// All verbs, by name.
-#[utoipa::path(get, operation_id = "list_verbs", path = "/verbs", tag = "verbs", security(("token" = [])), responses(
+#[utoipa::path(get, operation_id = "list_verbs", path = "/verbs", tag = "verbs", params(PageQuery), security(("token" = [])), responses(
     (status = 200, body = Page<Verb>),
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub async fn list(State(api): State<Shared>, _: Permit<action::Read>) -> axum::Json<Page<Verb>> {
-    // They are as many as active plugins bring: one page.
-    let items = api.app.catalog.verbs().iter().map(|verb| Verb::from(verb.as_ref())).collect();
-    axum::Json(Page { items, next: None })
+pub async fn list(
+    State(api): State<Shared>,
+    _: Permit<action::Read>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<Verb>>> {
+    let page = List::Verbs.page(query.limit, query.after.as_deref())?;
+    let page = List::Verbs.of_all(api.app.catalog.verbs(), &page, |verb| &verb.verb);
+    Ok(axum::Json(List::Verbs.answer(page, |verb| Verb::from(verb.as_ref()))))
 }
 
 /// One verb.

@@ -121,6 +121,11 @@ impl Fixture {
         fixture
     }
 
+    /// The same with another router.
+    pub fn behind(self, router: Router) -> Self {
+        Self { router, ..self }
+    }
+
     pub fn token(&self, role: &str) -> &str {
         &self.tokens[role]
     }

@@ -1,8 +1,9 @@
 //! The router as a whole, in process, on a real store in a folder of its own.
 //!
 //! - `fixture`: what every test starts from
-//! - `errors`, `roles`, `lists`, `commands`, `events`, `plugins`, `service`: what is shown
+//! - `bounds`, `errors`, `roles`, `lists`, `commands`, `events`, `plugins`, `service`: what is shown
 
+mod bounds;
 mod commands;
 mod errors;
 mod events;
