@@ -80,6 +80,7 @@ pub struct Gauges {
     samples_waiting: Gauge,
     store_ops_waiting: Gauge,
     store_notes_waiting: Gauge,
+    store_writer_restarts: Gauge,
 }
 
 impl Gauges {
@@ -96,6 +97,7 @@ impl Gauges {
             ("samples_waiting", "Telemetry samples that wait for the store", &g.samples_waiting),
             ("store_ops_waiting", "Changes that wait for the store's writer, somebody waiting", &g.store_ops_waiting),
             ("store_notes_waiting", "Changes that wait for the store's writer, nobody waiting", &g.store_notes_waiting),
+            ("store_writer_restarts", "Times that the store's writer was started again", &g.store_writer_restarts),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -117,6 +119,7 @@ impl Gauges {
         let backlog = app.store.backlog();
         set(&self.store_ops_waiting, backlog.ops as u64);
         set(&self.store_notes_waiting, backlog.notes as u64);
+        set(&self.store_writer_restarts, backlog.restarts);
     }
 }
 

@@ -109,6 +109,7 @@ fn share(app: AppState, shutdown: CancellationToken, document: String) -> Shared
     let guard = Guard::new(app.store.clone(), app.clock.clone());
     let mut registry = Registry::with_prefix("viworks_backend");
     app.metrics.register(&mut registry);
+    app.store.register(&mut registry);
     let http = metrics::HttpMetrics::register(&mut registry, &guard);
     let gauges = metrics::Gauges::register(&mut registry);
     Arc::new(Api {

@@ -106,6 +106,11 @@ impl Store {
         self.writer.backlog()
     }
 
+    /// What the writer counts, for the metrics.
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.writer.groups().register(registry);
+    }
+
     /// Hand over a change that nobody waits for; waits while the queue is full.
     ///
     /// # Errors

@@ -3,6 +3,9 @@
 //! each of its members is tried alone: one bad change harms no other.
 
 use futures_util::FutureExt as _;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::sqlite::Writable;
 use super::write::{Answer, Note, Op};
 use super::{Backlog, NOTE_DELAY, StoreError};
+use crate::metrics::{Kind, Word};
 
 const OPS: usize = 1_024;
 const NOTES: usize = 16_384;
@@ -25,6 +29,36 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Reply = oneshot::Sender<Result<Answer, StoreError>>;
 
+/// What groups hold and cost: `ops` and `notes`, each as they are committed.
+#[derive(Debug, Clone)]
+pub(crate) struct Groups {
+    size: Family<Kind, Histogram, fn() -> Histogram>,
+    seconds: Family<Kind, Histogram, fn() -> Histogram>,
+}
+
+impl Groups {
+    fn new() -> Self {
+        Self {
+            size: Family::new_with_constructor(|| Histogram::new([1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0])),
+            seconds: Family::new_with_constructor(|| {
+                Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5])
+            }),
+        }
+    }
+
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register("store_group_changes", "Changes in one commit", self.size.clone());
+        registry.register("store_group_duration_seconds", "One commit of the store's writer", self.seconds.clone());
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "a group is far smaller than 2^52")]
+    fn done(&self, kind: &'static str, changes: usize, began: Instant) {
+        let kind = Kind { kind: Word(kind) };
+        self.size.get_or_create(&kind).observe(changes as f64);
+        self.seconds.get_or_create(&kind).observe(began.elapsed().as_secs_f64());
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     ops: mpsc::Sender<(Op, Reply)>,
@@ -32,6 +66,7 @@ pub(crate) struct Writer {
     stop: CancellationToken,
     tracker: TaskTracker,
     restarts: Arc<AtomicU64>,
+    groups: Groups,
 }
 
 impl Writer {
@@ -39,10 +74,11 @@ impl Writer {
         let (ops, ops_in) = mpsc::channel(OPS);
         let (notes, notes_in) = mpsc::channel(NOTES);
         let (stop, tracker, restarts) = (CancellationToken::new(), TaskTracker::new(), Arc::new(AtomicU64::new(0)));
-        let queues = Queues { ops: ops_in, notes: notes_in, stop: stop.clone() };
+        let groups = Groups::new();
+        let queues = Queues { ops: ops_in, notes: notes_in, stop: stop.clone(), groups: groups.clone() };
         tracker.spawn(keep_running(writable, queues, restarts.clone()));
         tracker.close();
-        Self { ops, notes, stop, tracker, restarts }
+        Self { ops, notes, stop, tracker, restarts, groups }
     }
 
     pub(crate) async fn stop(&self) {
@@ -56,6 +92,10 @@ impl Writer {
             notes: self.notes.max_capacity() - self.notes.capacity(),
             restarts: self.restarts.load(Ordering::Relaxed),
         }
+    }
+
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     pub(crate) async fn op(&self, op: Op, reply: Reply) -> Result<(), StoreError> {
@@ -82,6 +122,7 @@ struct Queues {
     ops: mpsc::Receiver<(Op, Reply)>,
     notes: mpsc::Receiver<Note>,
     stop: CancellationToken,
+    groups: Groups,
 }
 
 /// Run until stopped; a panic costs the group at hand and a new connection.
@@ -116,10 +157,10 @@ async fn run(writable: &mut Writable, queues: &mut Queues) {
                     return;
                 }
                 if jobs.iter().any(|(op, _)| matches!(op, Op::Flush)) {
-                    drain_notes(writable, &mut queues.notes, &mut notes).await;
+                    drain_notes(writable, queues, &mut notes).await;
                     notes_due = None;
                 }
-                commit(writable, &mut jobs).await;
+                commit(writable, &mut jobs, &queues.groups).await;
             }
             count = queues.notes.recv_many(&mut notes, room), if room > 0 => {
                 if count > 0 && notes_due.is_none() {
@@ -131,22 +172,22 @@ async fn run(writable: &mut Writable, queues: &mut Queues) {
         }
         // Not in the select alone: a steady stream of operations must not starve them.
         if notes.len() == NOTES_A_COMMIT || notes_due.is_some_and(|due| Instant::now() >= due) {
-            write_notes(writable, &mut notes).await;
+            write_notes(writable, &mut notes, &queues.groups).await;
             notes_due = None;
         }
     }
     queues.ops.close();
     queues.notes.close();
     while queues.ops.recv_many(&mut jobs, OPS_A_COMMIT).await > 0 {
-        commit(writable, &mut jobs).await;
+        commit(writable, &mut jobs, &queues.groups).await;
     }
-    drain_notes(writable, &mut queues.notes, &mut notes).await;
+    drain_notes(writable, queues, &mut notes).await;
 }
 
-async fn drain_notes(writable: &mut Writable, queue: &mut mpsc::Receiver<Note>, notes: &mut Vec<Note>) {
+async fn drain_notes(writable: &mut Writable, queues: &mut Queues, notes: &mut Vec<Note>) {
     loop {
         while notes.len() < NOTES_A_COMMIT {
-            match queue.try_recv() {
+            match queues.notes.try_recv() {
                 Ok(note) => notes.push(note),
                 Err(_) => break,
             }
@@ -154,11 +195,12 @@ async fn drain_notes(writable: &mut Writable, queue: &mut mpsc::Receiver<Note>, 
         if notes.is_empty() {
             return;
         }
-        write_notes(writable, notes).await;
+        write_notes(writable, notes, &queues.groups).await;
     }
 }
 
-async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>) {
+async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>, groups: &Groups) {
+    let (count, began) = (notes.len(), Instant::now());
     if let Err(error) = writable.write_notes(notes).await {
         tracing::error!(%error, count = notes.len(), "a group of notes failed; each is tried alone");
         for note in notes.drain(..) {
@@ -168,11 +210,15 @@ async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>) {
         }
     }
     notes.clear();
+    groups.done("notes", count, began);
 }
 
-async fn commit(writable: &mut Writable, jobs: &mut Vec<(Op, Reply)>) {
+async fn commit(writable: &mut Writable, jobs: &mut Vec<(Op, Reply)>, groups: &Groups) {
+    let (count, began) = (jobs.len(), Instant::now());
     let ops: Vec<&Op> = jobs.iter().map(|(op, _)| op).collect();
-    match writable.commit(&ops).await {
+    let done = writable.commit(&ops).await;
+    groups.done("ops", count, began);
+    match done {
         Ok(answers) => {
             for ((_, reply), answer) in jobs.drain(..).zip(answers) {
                 // Whoever asked may have gone; the change stands.

@@ -64,3 +64,16 @@ async fn health_tells_what_works_and_what_does_not() {
     assert_eq!(health["services"]["command_engine"]["active_commands"], 0);
     assert_eq!(health["services"]["command_engine"]["available_slots"], fixture.app.config.slots);
 }
+
+#[tokio::test]
+async fn the_documentation_lists_every_metric_and_no_other() {
+    let fixture = Fixture::new().await;
+    let served = fixture.get("/metrics", "viewer").await.text;
+    let mut served: Vec<_> = served.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let documentation = include_str!("../../../../docs/metrics.md");
+    let mut documented: Vec<_> =
+        documentation.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
+    served.sort_unstable();
+    documented.sort_unstable();
+    assert_eq!(served, documented);
+}
