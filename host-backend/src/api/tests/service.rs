@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::fixture::Fixture;
+use crate::metrics::Metrics;
 
 #[tokio::test]
 async fn metrics_count_requests_by_route_and_not_by_what_clients_choose() {
@@ -68,6 +69,12 @@ async fn health_tells_what_works_and_what_does_not() {
 #[tokio::test]
 async fn the_documentation_lists_every_metric_and_no_other() {
     let fixture = Fixture::new().await;
+    // A metric with labels shows once it has counted something.
+    let metrics = &fixture.app.metrics;
+    for family in [&metrics.frames, &metrics.refusals, &metrics.sessions_closed, &metrics.outcomes, &metrics.restarts] {
+        Metrics::count(family, "tests");
+    }
+    fixture.get("/agents", "").await.expect(401);
     let served = fixture.get("/metrics", "viewer").await.text;
     let mut served: Vec<_> = served.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let documentation = include_str!("../../../../docs/metrics.md");
