@@ -1,8 +1,13 @@
 //! Everything put together: built in order, started, and stopped in the opposite order
 //! within a deadline.
 
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::background::Background;
 use crate::catalog::Catalog;
@@ -10,10 +15,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch::Engine;
 use crate::health::Kept;
-use crate::hub::Hub;
+use crate::hub::{self, Files, Hub, Port, Tls};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+use crate::{api, chores, keys};
 
 /// What the API works with; clones share everything.
 #[derive(Debug, Clone)]
@@ -37,13 +43,15 @@ pub enum AppError {
     #[error("the plugin catalogue")]
     Catalog(#[source] crate::catalog::CatalogError),
     #[error("keys")]
-    Key(#[source] crate::keys::KeyError),
+    Key(#[source] keys::KeyError),
     #[error("TLS of the agents' port")]
     Tls(#[source] crate::hub::TlsError),
     #[error("{what} {address} can't be listened on")]
-    Listen { what: &'static str, address: std::net::SocketAddr, source: std::io::Error },
+    Listen { what: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error("signals can't be received")]
+    Signal(#[source] std::io::Error),
     #[error("{path} can't be written")]
-    Write { path: std::path::PathBuf, source: std::io::Error },
+    Write { path: PathBuf, source: std::io::Error },
 }
 
 impl AppState {
@@ -54,8 +62,8 @@ impl AppState {
     pub async fn build(config: Config) -> Result<Self, AppError> {
         std::fs::create_dir_all(&config.data_dir)
             .map_err(|source| AppError::Write { path: config.data_dir.clone(), source })?;
-        let key = crate::keys::secret_or_new(&config.warrant_key()).map_err(AppError::Key)?;
-        let trusted = crate::keys::release_keys(&config.release_keys).map_err(AppError::Key)?;
+        let key = keys::secret_or_new(&config.warrant_key()).map_err(AppError::Key)?;
+        let trusted = keys::release_keys(&config.release_keys).map_err(AppError::Key)?;
         let (clock, metrics) = (Clock::default(), Metrics::default());
         let background = Background::new(metrics.clone());
         let store = Store::open(&config.database()).await.map_err(AppError::Store)?;
@@ -86,5 +94,116 @@ impl AppState {
         let clean = self.background.stop(Duration::from_secs(self.config.drain_secs)).await;
         self.store.close().await;
         clean
+    }
+}
+
+/// The agents' port's files, as configured.
+#[must_use]
+pub fn tls_files(config: &Config) -> Files {
+    Files {
+        cert: config.agents_cert.clone(),
+        key: config.agents_key.clone(),
+        client_ca: config.agents_client_ca.clone(),
+        crl: config.agents_crl.clone(),
+    }
+}
+
+/// Run until SIGTERM or SIGINT. Answers whether everything ended in time.
+///
+/// # Errors
+/// What kept it from starting.
+pub async fn run(config: Config) -> Result<bool, AppError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signal)?;
+    let tls = Arc::new(Tls::load(tls_files(&config)).map_err(AppError::Tls)?);
+    let state = AppState::build(config).await?;
+    let (api, agents) = state.start(tls).await?;
+    tracing::info!(%api, %agents, "listening");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    let clean = state.stop().await;
+    tracing::info!(clean, "stopped");
+    Ok(clean)
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<(Arc<std::net::TcpListener>, SocketAddr), AppError> {
+    let failed = |source| AppError::Listen { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let real = listener.local_addr().map_err(failed)?;
+    Ok((Arc::new(listener.into_std().map_err(failed)?), real))
+}
+
+/// The same socket again, for a task that is started again.
+fn again(listener: &std::net::TcpListener) -> Option<TcpListener> {
+    let listener = listener.try_clone().and_then(TcpListener::from_std);
+    listener.inspect_err(|error| tracing::error!(%error, "the listening socket can't be used again")).ok()
+}
+
+impl AppState {
+    /// Listen and start every task; answers the real addresses of the API and of the
+    /// agents' port, which are also in `<data_dir>/listening.json`.
+    ///
+    /// # Errors
+    /// When an address is taken, or the file can't be written.
+    pub async fn start(&self, tls: Arc<Tls>) -> Result<(SocketAddr, SocketAddr), AppError> {
+        let (api_socket, api) = listen("the API's address", self.config.api_listen).await?;
+        let (agents_socket, agents) = listen("the agents' address", self.config.agents_listen).await?;
+        let port = Arc::new(Port {
+            hub: self.hub.clone(),
+            tls,
+            engine: self.engine.clone(),
+            catalog: self.catalog.clone(),
+            telemetry: self.telemetry.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            background: self.background.clone(),
+            heartbeat_secs: self.config.heartbeat_secs,
+            refused: hub::RefusalRate::default(),
+        });
+        let background = &self.background;
+        let serving = port.clone();
+        background.supervise("agents-port", move || {
+            let (port, listener) = (serving.clone(), again(&agents_socket));
+            async move {
+                if let Some(listener) = listener {
+                    port.serve(listener).await;
+                }
+            }
+        });
+        background.supervise("sweeper", move || hub::sweep(port.clone()));
+        let state = self.clone();
+        background.supervise("telemetry", move || {
+            state.telemetry.clone().run(state.store.clone(), state.background.token().clone())
+        });
+        let state = self.clone();
+        background.supervise("stale-agents", move || chores::stale_agents(state.clone()));
+        let state = self.clone();
+        background.supervise("retention", move || chores::retention(state.clone()));
+        if let Some(schedule) = self.config.cleanup_containers_schedule.clone() {
+            let state = self.clone();
+            background.supervise("schedule", move || chores::scheduled_cleanup(state.clone(), schedule.clone()));
+        }
+        let state = self.clone();
+        background.supervise("api", move || {
+            let (state, listener) = (state.clone(), again(&api_socket));
+            async move {
+                let stop = state.background.token().clone();
+                if let Some(listener) = listener {
+                    api::serve(listener, state, stop).await;
+                }
+            }
+        });
+        let file = self.config.data_dir.join("listening.json");
+        let text = json!({ "api": api.to_string(), "agents": agents.to_string() }).to_string();
+        // Renamed into place: whoever waits for it never reads half of it.
+        let part = file.with_extension("json.part");
+        std::fs::write(&part, text)
+            .and_then(|()| std::fs::rename(&part, &file))
+            .map_err(|source| AppError::Write { path: file, source })?;
+        Ok((api, agents))
     }
 }

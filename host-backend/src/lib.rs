@@ -26,3 +26,5 @@ pub mod keys;
 pub mod metrics;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

@@ -9,6 +9,8 @@
 mod check;
 mod parts;
 mod publish;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

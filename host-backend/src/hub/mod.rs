@@ -91,7 +91,7 @@ pub(crate) struct Session {
     pong_ms: AtomicU64,
     pongs: AtomicU64,
     answered: Notify,
-    end: CancellationToken,
+    pub end: CancellationToken,
     reason: Mutex<Option<Ended>>,
 }
 

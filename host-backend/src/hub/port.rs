@@ -87,7 +87,7 @@ impl RefusalRate {
 
 impl Port {
     /// Take connections until everything stops.
-    pub async fn serve(self: Arc<Self>, listener: Arc<TcpListener>) {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         let stop = self.background.token().clone();
         loop {

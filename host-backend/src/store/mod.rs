@@ -9,6 +9,8 @@
 
 pub mod model;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 pub mod write;
 mod writer;
 

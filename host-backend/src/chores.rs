@@ -1,0 +1,108 @@
+//! What the backend does by itself every so often: flag agents that are gone for long,
+//! drop what is past its time, and post the scheduled command. All of it through the same
+//! doors as everybody: the store's operations and the engine.
+
+use serde_json::Value;
+use std::time::Duration;
+use viworks_protocol::warrant::Mode;
+
+use crate::app::AppState;
+use crate::background::every;
+use crate::config::Schedule;
+use crate::dispatch::Request;
+use crate::store::StoreError;
+use crate::store::model::Selector;
+use crate::store::write::Horizon;
+
+const RETENTION_EVERY: Duration = Duration::from_secs(600);
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+/// The verb that the schedule runs.
+const CLEANUP: &str = "cleanup_containers";
+
+/// Flag agents unseen for `stale_after_secs`. They stay listed, offline and stale, and a
+/// session makes them fresh again.
+pub async fn stale_agents(state: AppState) {
+    let check = Duration::from_secs(state.config.stale_check_secs);
+    let stop = state.background.token().clone();
+    every(check, &stop, || async {
+        let now = state.clock.now_ms();
+        match state.store.mark_stale(now.saturating_sub(state.config.stale_after_secs * 1_000), now).await {
+            Ok(agents) if agents.is_empty() => {}
+            Ok(agents) => tracing::info!(count = agents.len(), "agents are stale"),
+            Err(error) => tracing::error!(%error, "stale agents can't be flagged"),
+        }
+    })
+    .await;
+}
+
+/// Delete what is past its retention, a bounded part at a time.
+pub async fn retention(state: AppState) {
+    let stop = state.background.token().clone();
+    every(RETENTION_EVERY, &stop, || async {
+        match prune(&state).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "old rows are gone"),
+            Err(error) => tracing::error!(%error, "old rows can't be deleted"),
+        }
+    })
+    .await;
+}
+
+async fn prune(state: &AppState) -> Result<u64, StoreError> {
+    let (now, config) = (state.clock.now_ms(), &state.config);
+    let horizon = Horizon {
+        telemetry_ms: now.saturating_sub(config.telemetry_retention_hours * HOUR_MS),
+        hours_ms: now.saturating_sub(config.telemetry_hourly_retention_days * DAY_MS),
+        commands_ms: now.saturating_sub(config.command_retention_days * DAY_MS),
+        audit_ms: now.saturating_sub(config.audit_retention_days * DAY_MS),
+    };
+    let mut total = 0;
+    while !state.background.token().is_cancelled() {
+        let gone = state.store.prune(horizon).await?;
+        total += gone;
+        if gone == 0 {
+            break;
+        }
+        // Others write between two parts.
+        tokio::task::yield_now().await;
+    }
+    Ok(total)
+}
+
+/// Post the scheduled command, the first time one interval after the start.
+pub async fn scheduled_cleanup(state: AppState, schedule: Schedule) {
+    let stop = state.background.token().clone();
+    let interval = Duration::from_secs(schedule.every_secs);
+    if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
+        return;
+    }
+    every(interval, &stop, || async {
+        if let Err(reason) = post(&state, &schedule).await {
+            tracing::warn!(verb = CLEANUP, reason, "the scheduled command was not posted");
+        }
+    })
+    .await;
+}
+
+async fn post(state: &AppState, schedule: &Schedule) -> Result<(), String> {
+    let args = Value::Object(schedule.args.clone());
+    let checked = state.catalog.check(CLEANUP, &args).map_err(|e| format!("{e:?}"))?;
+    let selector = Selector { labels: schedule.labels.clone(), site: schedule.site.clone(), all: schedule.all };
+    let targets =
+        state.store.select_agents(&selector, state.config.max_targets).await.map_err(|e| e.to_string())?;
+    let request = Request {
+        checked,
+        mode: Mode::Apply,
+        targets,
+        caller: "backend:schedule".to_owned(),
+        timeout_secs: None,
+        // Who is away until the next run need not catch up.
+        expires_in_secs: Some(schedule.every_secs.min(crate::dispatch::MAX_EXPIRY_SECS)),
+        batch: None,
+        idempotency_key: None,
+    };
+    let accepted = state.engine.accept(request).await.map_err(|e| e.to_string())?;
+    tracing::info!(verb = CLEANUP, command = %accepted.command.id, targets = accepted.command.targets, "scheduled");
+    Ok(())
+}
