@@ -89,8 +89,7 @@ async fn post(state: &AppState, schedule: &Schedule) -> Result<(), String> {
     let args = Value::Object(schedule.args.clone());
     let checked = state.catalog.check(CLEANUP, &args).map_err(|e| format!("{e:?}"))?;
     let selector = Selector { labels: schedule.labels.clone(), site: schedule.site.clone(), all: schedule.all };
-    let targets =
-        state.store.select_agents(&selector, state.config.max_targets).await.map_err(|e| e.to_string())?;
+    let targets = state.store.select_agents(&selector, state.config.max_targets).await.map_err(|e| e.to_string())?;
     let request = Request {
         checked,
         mode: Mode::Apply,

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, AppError};
+use crate::authz::NewToken;
 use crate::clock::{Clock, rfc3339};
 use crate::config::{Config, Fault, Faults, LogFormat};
 use crate::hub::Tls;
 use crate::keys;
-use crate::authz::NewToken;
 use crate::store::model::{AuditEntry, Decision, PageOf, Role, Token};
 use crate::store::{Store, StoreError};
 
@@ -203,7 +203,7 @@ async fn token(command: TokenCommand) -> Result<ExitCode, CliError> {
             if !done? {
                 return Err(CliError::Refused(format!("there is a token named {name:?} already")));
             }
-            writeln!(out, "{}", made.text())?;
+            writeln!(out, "{}", made.reveal())?;
         }
         TokenCommand::List(at) => {
             let store = open(&at.load()?).await?;

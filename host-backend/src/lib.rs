@@ -17,6 +17,8 @@ pub mod app;
 pub mod authz;
 pub mod background;
 pub mod catalog;
+mod chores;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;

@@ -134,7 +134,6 @@ pub(crate) fn release(key: &SecretKey, plugin: &str, sequence: u32, verb: &str, 
 pub(crate) struct World {
     pub dir: TempDir,
     pub clock: Clock,
-    pub metrics: Metrics,
     pub background: Background,
     pub store: Store,
     pub hub: Hub,
@@ -168,7 +167,7 @@ impl World {
             store: store.clone(),
             hub: hub.clone(),
             clock: clock.clone(),
-            metrics: metrics.clone(),
+            metrics,
             background: background.clone(),
             key: SecretKey::from_pem(&pem).expect("the key"),
             slots,
@@ -177,7 +176,7 @@ impl World {
         })
         .await
         .expect("an engine");
-        Self { dir, clock, metrics, background, store, hub, catalog, engine, key }
+        Self { dir, clock, background, store, hub, catalog, engine, key }
     }
 
     /// Stop, and start again on the same directory.
