@@ -1,7 +1,7 @@
 //! The HTTP API on 8080: this file is its map. A handler's first argument is a
 //! [`crate::authz::Permit`] unless the resource is open; every error is a problem.
 //!
-//! - [`problem`]: errors as clients see them
+//! - [`problem`]: errors as clients see them; `mapping`: which of ours becomes which
 //! - [`extract`], [`page`], [`moment`]: reading requests, lists, times
 //! - `layers`: what surrounds every request
 //! - `serve`, `socket`: the listener and its connections
@@ -14,6 +14,7 @@ pub mod commands;
 pub mod extract;
 pub mod health;
 mod layers;
+mod mapping;
 pub mod metrics;
 pub mod moment;
 pub mod openapi;
