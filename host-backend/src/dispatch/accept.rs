@@ -13,7 +13,7 @@ use super::flight::{Flight, Waiting};
 use super::order::Prepared;
 use crate::catalog::Checked;
 use crate::store::StoreError;
-use crate::store::model::{AuditEntry, Command, CommandState, Counts, Decision};
+use crate::store::model::{AuditEntry, Command, CommandState, Counts, Decision, IdempotencyKey};
 use crate::store::write::{Acceptance, NewCommand, Target};
 
 /// The longest that a command may wait for its agents.
@@ -38,7 +38,7 @@ pub struct Request {
     pub expires_in_secs: Option<u64>,
     /// At most so many targets in flight.
     pub batch: Option<u32>,
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 /// A durable command.

@@ -227,6 +227,8 @@ reads! {
     /// Which of these are not registered.
     unknown_agents(ids: &[AgentId]) -> Vec<AgentId>;
     command(id: &CommandId) -> Option<Command>;
+    /// What the caller asked under this idempotency key.
+    command_by_key(caller: &str, key: &str) -> Option<Command>;
     /// Newest first.
     commands(filter: &CommandFilter, page: &PageOf) -> Page<Command>;
     /// In the order of the targets.

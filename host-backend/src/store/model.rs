@@ -199,6 +199,22 @@ impl Counts {
     }
 }
 
+/// A caller's word that names one request, so that it happens once however often it is
+/// sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    pub key: String,
+    /// Lowercase hex SHA-256 of the request as it was asked, before targets were frozen.
+    pub request_sha256: String,
+}
+
+#[cfg(test)]
+impl From<&str> for IdempotencyKey {
+    fn from(key: &str) -> Self {
+        Self { key: key.to_owned(), request_sha256: String::new() }
+    }
+}
+
 /// A command as accepted, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -219,7 +235,7 @@ pub struct Command {
     pub batch: Option<u32>,
     pub targets: u32,
     pub targets_root: String,
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<IdempotencyKey>,
     pub cancel_requested: bool,
     pub counts: Counts,
     /// The `seq` of the invocation that was settled last; 0 when none was.

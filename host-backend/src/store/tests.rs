@@ -8,8 +8,8 @@ use viworks_protocol::warrant::Mode;
 
 use super::Store;
 use super::model::{
-    AgentFilter, AuditEntry, Command, CommandFilter, CommandState, Counts, Decision, InvocationState, PageOf,
-    Resolution, Role, Selector, Token,
+    AgentFilter, AuditEntry, Command, CommandFilter, CommandState, Counts, Decision, IdempotencyKey, InvocationState,
+    PageOf, Resolution, Role, Selector, Token,
 };
 use super::write::{Acceptance, Horizon, NewCommand, Note, Settlement, Target, Verdict};
 use crate::testing::{agent, hello, report, sample};
@@ -57,7 +57,7 @@ fn command(agents: usize, deliver: usize, key: Option<&str>) -> NewCommand {
         batch: None,
         targets: u32::try_from(agents).unwrap_or(0),
         targets_root: "r".into(),
-        idempotency_key: key.map(str::to_owned),
+        idempotency_key: key.map(IdempotencyKey::from),
         cancel_requested: false,
         counts: Counts::default(),
         last_seq: 0,
@@ -148,7 +148,7 @@ async fn a_key_names_one_command() {
     let first = accept(&store, command(1, 0, Some("k"))).await;
     assert!(matches!(store.accept(command(1, 0, Some("k"))).await, Ok(Acceptance::Replayed(c)) if c.id == first.id));
     let mut other = command(1, 0, Some("k"));
-    other.command.args = r#"{"a":1}"#.into();
+    other.command.idempotency_key = Some(IdempotencyKey { key: "k".into(), request_sha256: "other".into() });
     assert!(matches!(store.accept(other).await, Ok(Acceptance::KeyReused(id)) if id == first.id));
     let mut by_bob = command(1, 0, Some("k"));
     by_bob.command.caller = "bob".into();

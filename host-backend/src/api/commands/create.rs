@@ -4,6 +4,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -15,8 +16,8 @@ use crate::api::Shared;
 use crate::api::extract::Json;
 use crate::api::problem::{Code, Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
-use crate::dispatch::{Accepted, Event, Request};
-use crate::store::model;
+use crate::dispatch::{AcceptError, Accepted, Event, Request};
+use crate::store::model::{self, IdempotencyKey};
 
 /// The longest that a client may wait for results.
 const MAX_WAIT_SECS: u32 = 60;
@@ -38,31 +39,42 @@ pub async fn post(
     Json(request): Json<CommandRequest>,
 ) -> Result<Response> {
     let deadline = Instant::now() + wait(request.wait_secs)?;
-    let idempotency_key = key(&headers, request.idempotency_key)?;
+    let key = key(&headers, &request)?;
+    if let Some(key) = &key
+        && let Some(before) = api.app.store.command_by_key(permit.name(), &key.key).await?
+    {
+        if before.idempotency_key.as_ref() != Some(key) {
+            return Err(AcceptError::KeyReused(before.id).into());
+        }
+        let events = api.app.engine.subscribe(&before.id);
+        return answer(&api, Accepted { command: before, replayed: true, events }, deadline).await;
+    }
     let wanted = Wanted::of(request.agent_targets, request.selector)?;
     if request.mode == Mode::Plan || request.plan.is_some() {
         return Err(Problem::new(Code::ModeUnavailable, "plans are not served yet; only the mode apply is"));
     }
     let checked = api.app.catalog.check(&request.verb, &serde_json::Value::Object(request.args))?;
     let targets = freeze(&api, wanted).await?;
-    let accepted = api
-        .app
-        .engine
-        .accept(Request {
-            checked,
-            mode: viworks_protocol::warrant::Mode::Apply,
-            targets,
-            caller: permit.name().to_owned(),
-            timeout_secs: request.timeout_secs,
-            expires_in_secs: request.expires_in_secs.map(u64::from),
-            batch: request.batch,
-            idempotency_key,
-        })
-        .await?;
-    let answer = AcceptedCommand::from(&accepted.command);
-    match ended(&api, accepted, deadline).await? {
-        Some(command) => Ok(axum::Json(read::whole(&api, command).await?).into_response()),
-        None => Ok((StatusCode::ACCEPTED, axum::Json(answer)).into_response()),
+    let request = Request {
+        checked,
+        mode: viworks_protocol::warrant::Mode::Apply,
+        targets,
+        caller: permit.name().to_owned(),
+        timeout_secs: request.timeout_secs,
+        expires_in_secs: request.expires_in_secs.map(u64::from),
+        batch: request.batch,
+        idempotency_key: key,
+    };
+    let accepted = api.app.engine.accept(request).await?;
+    answer(&api, accepted, deadline).await
+}
+
+/// The whole command if it ended by the deadline, else that it is under way.
+async fn answer(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Response> {
+    let under_way = AcceptedCommand::from(&accepted.command);
+    match ended(api, accepted, deadline).await? {
+        Some(command) => Ok(axum::Json(read::whole(api, command).await?).into_response()),
+        None => Ok((StatusCode::ACCEPTED, axum::Json(under_way)).into_response()),
     }
 }
 
@@ -120,19 +132,22 @@ fn wait(secs: Option<u32>) -> Result<Duration> {
     }
 }
 
-fn key(headers: &HeaderMap, field: Option<String>) -> Result<Option<String>> {
+/// The key from header or field, with the hash of what was asked. How long the client
+/// waits and where it put the key are no part of that.
+fn key(headers: &HeaderMap, request: &CommandRequest) -> Result<Option<IdempotencyKey>> {
     let mut values = headers.get_all(KEY).iter();
-    let header = values.next().map(|v| v.to_str().unwrap_or_default().to_owned());
+    let header = values.next().map(|v| v.to_str().unwrap_or_default());
+    let field = request.idempotency_key.as_deref();
     if values.next().is_some() || (header.is_some() && field.is_some() && header != field) {
         return Err(Problem::invalid("two idempotency keys that differ"));
     }
-    let key = header.or(field);
-    match &key {
-        Some(text) if text.is_empty() || text.len() > MAX_KEY || !text.bytes().all(|b| b.is_ascii_graphic()) => {
-            Err(Problem::invalid(format!("an idempotency key is 1 to {MAX_KEY} visible ASCII characters")))
-        }
-        _ => Ok(key),
+    let Some(key) = header.or(field) else { return Ok(None) };
+    if key.is_empty() || key.len() > MAX_KEY || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Problem::invalid(format!("an idempotency key is 1 to {MAX_KEY} visible ASCII characters")));
     }
+    let asked = CommandRequest { idempotency_key: None, wait_secs: None, ..request.clone() };
+    let canonical = serde_json_canonicalizer::to_vec(&asked).map_err(|e| Problem::invalid(e.to_string()))?;
+    Ok(Some(IdempotencyKey { key: key.to_owned(), request_sha256: hex::encode(Sha256::digest(canonical)) }))
 }
 
 /// The command once it ended, if it does so by the deadline.
@@ -166,15 +181,22 @@ mod tests {
 
     #[test]
     fn one_key_from_header_or_field() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(key(&headers, None).unwrap(), None);
-        assert_eq!(key(&headers, Some("a".into())).unwrap().as_deref(), Some("a"));
-        headers.insert(KEY, "a".parse().unwrap());
-        assert_eq!(key(&headers, None).unwrap().as_deref(), Some("a"));
-        assert_eq!(key(&headers, Some("a".into())).unwrap().as_deref(), Some("a"));
-        assert!(key(&headers, Some("b".into())).is_err());
+        let of = |header: Option<&str>, field: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(text) = header {
+                headers.insert(KEY, text.parse().unwrap());
+            }
+            let body = serde_json::json!({"verb": "look", "idempotency_key": field, "wait_secs": field.map(|_| 1)});
+            key(&headers, &serde_json::from_value(body).unwrap())
+        };
+        assert_eq!(of(None, None).unwrap(), None);
+        let key = of(Some("a"), None).unwrap().unwrap();
+        assert_eq!(key.key, "a");
+        assert_eq!(of(None, Some("a")).unwrap().as_ref(), Some(&key), "the field means the same");
+        assert_eq!(of(Some("a"), Some("a")).unwrap().as_ref(), Some(&key));
+        assert!(of(Some("a"), Some("b")).is_err());
         for bad in ["", "a b", &"x".repeat(129)] {
-            assert!(key(&HeaderMap::new(), Some(bad.into())).is_err(), "{bad:?}");
+            assert!(of(None, Some(bad)).is_err(), "{bad:?}");
         }
     }
 

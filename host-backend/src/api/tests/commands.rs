@@ -174,6 +174,20 @@ async fn a_key_makes_a_command_happen_once() {
 }
 
 #[tokio::test]
+async fn a_key_gives_the_first_answer_whatever_changed_since() {
+    let fixture = Fixture::with_plugin().await;
+    let body = |labels: Value| json!({"verb": "look", "selector": {"site": "north", "labels": labels}, "idempotency_key": "k"});
+    let first = fixture.send("POST", "/commands", "operator", &body(json!({}))).await.expect(202);
+    fixture.register("web-03", "north").await;
+    fixture.send("DELETE", "/plugins/sample", "admin", &Value::Null).await.expect(204);
+    let again = fixture.send("POST", "/commands", "operator", &body(json!({}))).await.expect(202);
+    assert_eq!(again, first);
+    let other = fixture.send("POST", "/commands", "operator", &body(json!({"tier": "web"}))).await;
+    other.problem(409, "conflict");
+    assert_eq!(fixture.commands().await, 1);
+}
+
+#[tokio::test]
 async fn a_key_gives_the_result_again() {
     let fixture = Fixture::with_plugin().await;
     let mut web = connect(&fixture, "web-01").await;

@@ -18,14 +18,13 @@ pub(super) async fn accept(conn: &mut SqliteConnection, new: &NewCommand) -> Res
     if let Some(key) = &command.idempotency_key {
         let before = sqlx::query("SELECT * FROM commands WHERE caller = ?1 AND idempotency_key = ?2")
             .bind(&command.caller)
-            .bind(key)
+            .bind(&key.key)
             .fetch_optional(&mut *conn)
             .await
             .map_err(StoreError::Statement)?;
         if let Some(row) = before {
             let before = rows::command(&row)?;
-            let same = (&before.verb, before.mode, &before.args, &before.targets_root)
-                == (&command.verb, command.mode, &command.args, &command.targets_root);
+            let same = before.idempotency_key == command.idempotency_key;
             return Ok(if same { Acceptance::Replayed(before) } else { Acceptance::KeyReused(before.id) });
         }
     }
@@ -36,8 +35,8 @@ pub(super) async fn accept(conn: &mut SqliteConnection, new: &NewCommand) -> Res
     command.state = if sent > 0 { CommandState::Running } else { CommandState::Queued };
     let done = sqlx::query(
         "INSERT INTO commands (id, verb, plugin, digest, mode, args, caller, idempotency_key, state, created_ms,
-             expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent, request_sha256)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )
     .bind(command.id.as_str())
     .bind(&command.verb)
@@ -46,7 +45,7 @@ pub(super) async fn accept(conn: &mut SqliteConnection, new: &NewCommand) -> Res
     .bind(command.mode.as_str())
     .bind(&command.args)
     .bind(&command.caller)
-    .bind(&command.idempotency_key)
+    .bind(command.idempotency_key.as_ref().map(|k| &k.key))
     .bind(command.state.as_str())
     .bind(int(command.created_ms))
     .bind(int(command.expires_ms))
@@ -56,6 +55,7 @@ pub(super) async fn accept(conn: &mut SqliteConnection, new: &NewCommand) -> Res
     .bind(&command.targets_root)
     .bind(command.counts.queued)
     .bind(command.counts.sent)
+    .bind(command.idempotency_key.as_ref().map(|k| &k.request_sha256))
     .execute(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;

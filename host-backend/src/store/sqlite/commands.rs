@@ -21,6 +21,20 @@ impl Readers {
         row.as_ref().map(rows::command).transpose()
     }
 
+    pub(in crate::store) async fn command_by_key(
+        &self,
+        caller: &str,
+        key: &str,
+    ) -> Result<Option<Command>, StoreError> {
+        let row = sqlx::query("SELECT * FROM commands WHERE caller = ?1 AND idempotency_key = ?2")
+            .bind(caller)
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(StoreError::Statement)?;
+        row.as_ref().map(rows::command).transpose()
+    }
+
     pub(in crate::store) async fn commands(
         &self,
         filter: &CommandFilter,

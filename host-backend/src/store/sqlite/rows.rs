@@ -6,7 +6,9 @@ use std::str::FromStr;
 use viworks_protocol::warrant::Mode;
 
 use crate::store::StoreError;
-use crate::store::model::{Agent, AuditEntry, AuditRow, Command, Counts, Invocation, Page, PageOf, Plugin, Token};
+use crate::store::model::{
+    Agent, AuditEntry, AuditRow, Command, Counts, IdempotencyKey, Invocation, Page, PageOf, Plugin, Token,
+};
 
 pub(super) trait RowExt {
     fn text(&self, name: &'static str) -> Result<String, StoreError>;
@@ -88,7 +90,10 @@ pub(super) fn command(row: &SqliteRow) -> Result<Command, StoreError> {
         batch: row.maybe_number("batch")?.map(|b| u32::try_from(b).unwrap_or(u32::MAX)),
         targets: row.small("targets")?,
         targets_root: row.text("targets_root")?,
-        idempotency_key: row.maybe_text("idempotency_key")?,
+        idempotency_key: match (row.maybe_text("idempotency_key")?, row.maybe_text("request_sha256")?) {
+            (Some(key), Some(request_sha256)) => Some(IdempotencyKey { key, request_sha256 }),
+            _ => None,
+        },
         cancel_requested: row.flag("cancel_requested")?,
         counts: Counts {
             queued: row.small("queued")?,

@@ -45,6 +45,7 @@ CREATE TABLE commands (
     args             TEXT NOT NULL,
     caller           TEXT NOT NULL,
     idempotency_key  TEXT,
+    request_sha256   TEXT,
     state            TEXT NOT NULL,
     created_ms       INTEGER NOT NULL,
     expires_ms       INTEGER NOT NULL,
