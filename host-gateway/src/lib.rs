@@ -8,16 +8,22 @@
 //! The path of one plugin: [`link`] is offered a digest → [`plugins`] fetches, admits,
 //! compiles and swaps.
 
+pub mod app;
 pub mod audit;
 pub mod capabilities;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dispatch;
 pub mod effects;
 pub mod executor;
 pub mod failure;
 pub mod host;
 pub mod journal;
 pub mod link;
+pub mod log;
 pub mod plugins;
 pub mod process;
 pub mod runtime;
+pub mod status;
+pub mod telemetry;

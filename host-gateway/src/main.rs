@@ -1,2 +1,52 @@
-//! p
-fn main() {}
+//! Starts and stops the gateway: configuration → parts → signal → drain.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use viworks_gateway::app::{self, App};
+use viworks_gateway::cli::{self, Cli, Command, complain};
+use viworks_gateway::link::chain;
+
+fn main() -> ExitCode {
+    // Few threads: invocations are bounded, and each thread costs memory.
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(threads).max_blocking_threads(32).enable_all().build();
+    let Ok(runtime) = runtime.inspect_err(complain) else { return ExitCode::FAILURE };
+    let code = runtime.block_on(async {
+        match Cli::parse().command {
+            Command::Run { config } => run(config).await,
+            Command::Check { config, json } => cli::check(config, json),
+            Command::Status { socket, config, json } => cli::status(socket, config, json).await,
+        }
+    });
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(config: Option<PathBuf>) -> ExitCode {
+    let Ok(config) = cli::load(config).inspect_err(complain) else { return ExitCode::FAILURE };
+    let started = async {
+        let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let audit = app::prepare(&config)?;
+        Ok::<_, Box<dyn std::error::Error>>((signals, App::start(config, audit).await?))
+    };
+    let ((mut terminate, mut interrupt), app) = match started.await {
+        Ok(started) => started,
+        Err(error) => {
+            complain(&chain(error.as_ref()));
+            return ExitCode::FAILURE;
+        }
+    };
+    either(&mut terminate, &mut interrupt).await;
+    tokio::select! {
+        () = app.drain() => ExitCode::SUCCESS,
+        () = either(&mut terminate, &mut interrupt) => ExitCode::FAILURE,
+    }
+}
+
+async fn either(a: &mut Signal, b: &mut Signal) {
+    tokio::select! { _ = a.recv() => (), _ = b.recv() => () }
+}

@@ -176,6 +176,12 @@ impl Executor {
         live.is_some()
     }
 
+    /// Whether an invocation is live, or its report in memory.
+    #[must_use]
+    pub fn knows(&self, invocation: &InvocationId) -> bool {
+        lock(&self.0.live).contains_key(invocation) || lock(&self.0.reads).get(invocation).is_some()
+    }
+
     /// Forget the report of an invocation that is not in the journal. Whether there was
     /// one; if not, the acknowledgement is the journal's.
     #[must_use]

@@ -2,7 +2,8 @@
 //! port. Connects, holds a session, connects again; refuses every peer but the pinned one.
 //!
 //! [`connect`] TLS and pin · [`session`] one session · [`incoming`] what the backend may say,
-//! and the warrant · [`outgoing`] what waits to be said · [`backoff`] the pause between.
+//! and the warrant · [`outgoing`] what waits to be said · [`supply`] plugins, piece by piece ·
+//! [`backoff`] the pause between.
 
 mod backoff;
 mod connect;
@@ -11,13 +12,15 @@ mod outgoing;
 mod progress;
 mod session;
 mod state;
+mod supply;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use connect::{ConnectError, Connector};
 pub use incoming::Incoming;
 pub use outgoing::{Outgoing, Unacknowledged};
 pub use state::{LinkState, LinkStatus, Phase};
+pub use supply::{DELIVERIES, Delivery, Supply};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,6 +39,9 @@ use session::{Ended, Why};
 /// What was heard and not yet handled; then the link waits, and so does the backend.
 pub const INCOMING: usize = 64;
 
+/// How long the hello waits for the plugins.
+const LOADING: Duration = Duration::from_secs(3);
+
 /// Tells the plugins as they are when a session begins.
 pub type Plugins = Box<dyn Fn() -> Vec<PluginStatus> + Send + Sync>;
 
@@ -45,6 +51,8 @@ pub struct Link {
     /// All of the hello but the plugins.
     hello: Hello,
     plugins: Plugins,
+    /// The plugins are there.
+    loaded: CancellationToken,
     judge: Judge,
     clock: Clock,
     outgoing: Outgoing,
@@ -55,7 +63,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// `draining` stops orders, and nothing else.
+    /// The hello waits for `loaded`, though not long; `draining` stops orders, and nothing
+    /// else.
     ///
     /// # Errors
     /// When the credentials can't be used, which a checked configuration rules out.
@@ -63,6 +72,7 @@ impl Link {
         config: &Config,
         clock: Clock,
         plugins: Plugins,
+        loaded: CancellationToken,
         outgoing: Outgoing,
         incoming: mpsc::Sender<Incoming>,
         draining: CancellationToken,
@@ -82,6 +92,7 @@ impl Link {
             connector: Connector::new(&config.backend, &config.credentials)?,
             hello,
             plugins,
+            loaded,
             judge,
             clock,
             outgoing,
@@ -153,7 +164,10 @@ impl Link {
         }
     }
 
-    fn hello(&self) -> Hello {
+    /// With the plugins that are there, for which it waits a little: those that come later
+    /// are told by frames of their own.
+    async fn hello(&self) -> Hello {
+        let _ = tokio::time::timeout(LOADING, self.loaded.cancelled()).await;
         Hello { plugins: (self.plugins)(), ..self.hello.clone() }
     }
 }
@@ -171,7 +185,8 @@ impl std::fmt::Debug for Link {
 }
 
 /// An error and its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -64,10 +64,6 @@ impl Progress {
     pub(super) fn remove(&mut self, invocation: &InvocationId) {
         self.slots.remove(invocation);
     }
-
-    pub(super) fn clear(&mut self) {
-        self.slots.clear();
-    }
 }
 
 #[cfg(test)]

@@ -126,8 +126,9 @@ pub(super) async fn run(mut socket: Socket, link: &Link, stop: &CancellationToke
 }
 
 async fn handshake(socket: &mut Socket, link: &Link) -> Result<Welcome, Why> {
+    let hello = link.hello().await;
     let sent = Instant::now();
-    socket.send(Message::Text(text(&GatewayFrame::Hello(link.hello())))).await?;
+    socket.send(Message::Text(text(&GatewayFrame::Hello(hello)))).await?;
     loop {
         match socket.next().await.ok_or(Why::Closed)?? {
             Message::Text(frame) => match parse(&frame)? {

@@ -27,23 +27,23 @@ use crate::config::tests::{Authority, Bench};
 use crate::journal::Journal;
 
 const SOON: Duration = Duration::from_secs(10);
-const TIME: u64 = 1_900_000_000_000;
+pub(crate) const TIME: u64 = 1_900_000_000_000;
 
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(SOON, what).await.expect("it happens in time")
 }
 
 /// The other side: accepts sessions one by one.
-struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
     tls: TlsAcceptor,
 }
 
-struct Peer(WebSocketStream<TlsStream<TcpStream>>);
+pub(crate) struct Peer(WebSocketStream<TlsStream<TcpStream>>);
 
 impl Server {
     /// A server whose certificate `authority` issued and that takes clients of `clients`.
-    async fn new(authority: &Authority, clients: &Authority) -> (Self, u16, String) {
+    pub(crate) async fn new(authority: &Authority, clients: &Authority) -> (Self, u16, String) {
         let name = SanType::DnsName("localhost".try_into().unwrap());
         let issued = authority.issue(vec![name], Usage::ServerAuth, |_| ());
         let mut roots = RootCertStore::empty();
@@ -63,14 +63,14 @@ impl Server {
         (Self { listener, tls: TlsAcceptor::from(Arc::new(tls)) }, port, issued.pin)
     }
 
-    async fn accept(&self) -> Option<Peer> {
+    pub(crate) async fn accept(&self) -> Option<Peer> {
         let (tcp, _) = soon(self.listener.accept()).await.unwrap();
         let tls = soon(self.tls.accept(tcp)).await.ok()?;
         soon(tokio_tungstenite::accept_async(tls)).await.ok().map(Peer)
     }
 
     /// Accept, read the hello and welcome.
-    async fn welcome(&self, heartbeat_secs: u32) -> Peer {
+    pub(crate) async fn welcome(&self, heartbeat_secs: u32) -> Peer {
         let mut peer = self.accept().await.unwrap();
         assert!(matches!(peer.hear().await, Some(GatewayFrame::Hello(hello)) if hello.agent.as_str() == "web-01"));
         let protocol = viworks_protocol::VERSION;
@@ -80,8 +80,12 @@ impl Server {
 }
 
 impl Peer {
-    async fn say(&mut self, frame: &BackendFrame) {
+    pub(crate) async fn say(&mut self, frame: &BackendFrame) {
         self.send(Message::text(serde_json::to_string(frame).unwrap())).await;
+    }
+
+    pub(crate) async fn text(&mut self, frame: &str) {
+        self.send(Message::text(frame)).await;
     }
 
     async fn send(&mut self, message: Message) {
@@ -89,7 +93,7 @@ impl Peer {
         let _ = soon(self.0.send(message)).await;
     }
 
-    async fn hear(&mut self) -> Option<GatewayFrame> {
+    pub(crate) async fn hear(&mut self) -> Option<GatewayFrame> {
         loop {
             match soon(self.0.next()).await?.ok()? {
                 Message::Text(text) => return Some(serde_json::from_str(&text).unwrap()),
@@ -99,22 +103,24 @@ impl Peer {
         }
     }
 
-    async fn close_code(&mut self) -> Option<u16> {
+    pub(crate) async fn close_code(&mut self) -> Option<u16> {
         loop {
-            match soon(self.0.next()).await?.ok()? {
-                Message::Close(frame) => return frame.map(|f| f.code.into()),
-                _ => {}
+            if let Message::Close(frame) = soon(self.0.next()).await?.ok()? {
+                return frame.map(|f| f.code.into());
             }
         }
     }
 }
+
+/// What the executor would keep.
+type Kept = Arc<Mutex<Vec<(InvocationId, Arc<Report>)>>>;
 
 /// A running link and all its ends.
 struct Running {
     bench: Bench,
     server: Server,
     journal: Journal,
-    kept: Arc<Mutex<Vec<(InvocationId, Arc<Report>)>>>,
+    kept: Kept,
     outgoing: Outgoing,
     incoming: mpsc::Receiver<Incoming>,
     state: Arc<LinkState>,
@@ -142,13 +148,16 @@ async fn start(wrong: Wrong) -> Running {
     }
     let config = bench.load().unwrap();
     let journal = Journal::open(bench.dir.path()).unwrap();
-    let kept = Arc::<Mutex<Vec<(InvocationId, Arc<Report>)>>>::default();
+    let kept = Kept::default();
     let given = Arc::clone(&kept);
     let outgoing = Outgoing::new(journal.clone(), Box::new(move || given.lock().unwrap().clone()));
     let (incoming_to, incoming) = mpsc::channel(INCOMING);
     let (clock, draining, stop) = (Clock::default(), CancellationToken::new(), CancellationToken::new());
     let none: Plugins = Box::new(Vec::new);
-    let mut link = Link::new(&config, clock.clone(), none, outgoing.clone(), incoming_to, draining.clone()).unwrap();
+    let loaded = CancellationToken::new();
+    loaded.cancel();
+    let mut link =
+        Link::new(&config, clock.clone(), none, loaded, outgoing.clone(), incoming_to, draining.clone()).unwrap();
     link.backoff = Backoff::starting_at(Duration::from_millis(2));
     let state = link.state();
     let task = tokio::spawn(link.run(stop.clone()));

@@ -1,0 +1,254 @@
+//! The parts of a running gateway, put together in the order in which they need each other
+//! and stopped in the reverse: orders first, then what runs, then what is owed, then the rest.
+
+#[cfg(test)]
+mod tests;
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::Audit;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dispatch;
+use crate::executor::{Executor, ExecutorConfig};
+use crate::host::{Host, HostConfig};
+use crate::journal::{Journal, JournalError};
+use crate::link::{ConnectError, DELIVERIES, INCOMING, Link, Outgoing, Phase, Supply};
+use crate::plugins::{Plugins, Registry, Rules, StoreError};
+use crate::runtime::{EngineError, Runtime, RuntimeConfig};
+use crate::status::{ServeError, Server, Vitals};
+use crate::telemetry;
+
+/// How often the journal forgets.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+
+/// How long a stopping gateway waits for acknowledgements, and for its own tasks.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct App {
+    executor: Executor,
+    outgoing: Outgoing,
+    vitals: Vitals,
+    audit: Audit,
+    drain: Duration,
+    /// Orders are not taken any more.
+    draining: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the state directory {0} can't be made")]
+    StateDir(PathBuf, #[source] std::io::Error),
+    #[error("the audit log {0} can't be opened")]
+    Audit(PathBuf, #[source] std::io::Error),
+    #[error("the log can't be set up")]
+    Log(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("another gateway uses this state directory")]
+    InUse,
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the plugins' store can't be used")]
+    Plugins(#[from] StoreError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Status(#[from] ServeError),
+}
+
+/// The state directory, the audit log and the log: what everything else writes to.
+///
+/// # Errors
+/// When one of them can't be had.
+pub fn prepare(config: &Config) -> Result<Audit, StartError> {
+    let dir = &config.state_dir;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| StartError::StateDir(dir.clone(), e))?;
+    let audit = Audit::open(&config.audit_log).map_err(|e| StartError::Audit(config.audit_log.clone(), e))?;
+    crate::log::init(config.json_log, &audit).map_err(|e| StartError::Log(e.into()))?;
+    Ok(audit)
+}
+
+impl App {
+    /// Make and start every part. Returns as soon as the tasks run: the connection is made
+    /// while the plugins load, and the hello waits for them.
+    ///
+    /// # Errors
+    /// When a part can't do without what is missing. A journal that can't be opened is no
+    /// such reason: then verbs that change the host are refused.
+    pub async fn start(config: Config, audit: Audit) -> Result<Self, StartError> {
+        let server = Server::bind(&config.status_socket).await?;
+
+        let clock = Clock::default();
+        let journal = journal(&config, &clock).await?;
+        let host = Arc::new(Host::new(&host_config(&config)));
+        let limits = config.policy.limits;
+        let runtime = Arc::new(Runtime::new(RuntimeConfig {
+            max_concurrency: config.max_concurrency,
+            memory_mib: limits.memory_mib,
+            instances: limits.instances,
+        })?);
+        let registry = Arc::<Registry>::default();
+        let rules = Rules { release_keys: config.release_keys.clone(), policy: config.policy.clone() };
+        let plugins = Plugins::open(&config.state_dir, rules, runtime, Arc::clone(&registry))?;
+        let (executor, events) = Executor::new(
+            ExecutorConfig {
+                agent: config.agent.clone(),
+                max_concurrency: config.max_concurrency,
+                queue: config.queue,
+                timeout: config.cmd_timeout,
+            },
+            registry,
+            Arc::clone(&host),
+            journal.clone(),
+            clock.clone(),
+        );
+
+        let kept = executor.clone();
+        let outgoing = Outgoing::new(journal.clone(), Box::new(move || kept.unacknowledged()));
+        let (draining, stop, loaded) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (incoming_to, incoming) = mpsc::channel(INCOMING);
+        let shown = plugins.clone();
+        let link = Link::new(
+            &config,
+            clock.clone(),
+            Box::new(move || shown.statuses()),
+            loaded.clone(),
+            outgoing.clone(),
+            incoming_to,
+            draining.clone(),
+        )?;
+        let vitals = Vitals::new(
+            &config,
+            link.state(),
+            executor.clone(),
+            plugins.clone(),
+            journal.clone(),
+            audit.clone(),
+            clock.clone(),
+        );
+
+        let tasks = TaskTracker::new();
+        tasks.spawn(link.run(stop.clone()));
+        tasks.spawn(dispatch::events(events, outgoing.clone()));
+        let (supply_to, deliveries) = mpsc::channel(DELIVERIES);
+        let heard = dispatch::incoming(incoming, executor.clone(), journal.clone(), outgoing.clone(), supply_to);
+        let supply = Supply::new(plugins.clone(), outgoing.clone());
+        let said = outgoing.clone();
+        let ready = loaded.clone();
+        // Orders wait until the plugins are there that they mean.
+        tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
+            let statuses = plugins.load().await;
+            ready.cancel();
+            statuses.into_iter().for_each(|status| said.plugin(status));
+            tokio::join!(heard, supply.run(deliveries));
+        }));
+        tasks.spawn(telemetry::run(
+            config.telemetry,
+            clock.clone(),
+            host,
+            vitals.clone(),
+            outgoing.clone(),
+            stop.clone(),
+        ));
+        tasks.spawn(server.run(vitals.clone(), tasks.clone(), stop.clone()));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(forget(journal, clock)));
+        tracing::info!(agent = %config.agent, backend = %config.backend.uri(), version = env!("CARGO_PKG_VERSION"), "started");
+        tracing::info!(target: "audit", agent = %config.agent, version = env!("CARGO_PKG_VERSION"), "gateway started");
+        Ok(Self { executor, outgoing, vitals, audit, drain: config.drain, draining, stop, tasks })
+    }
+
+    /// Stop: take no orders, let what runs finish, deliver what is owed, say goodbye. Ends in
+    /// bounded time.
+    pub async fn drain(self) {
+        tracing::info!(seconds = self.drain.as_secs(), "draining");
+        self.draining.cancel();
+        self.executor.drain(self.drain).await;
+        self.flush().await;
+        self.stop.cancel();
+        self.tasks.close();
+        if timeout(FLUSH, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "tasks did not end in time");
+        }
+        tracing::info!(target: "audit", owed = self.vitals.owed(), "gateway stopped");
+        self.audit.flush(FLUSH).await;
+    }
+
+    /// Wait for acknowledgements as long as there is a session and some are missing. What
+    /// stays owed in the journal goes in the next run.
+    async fn flush(&self) {
+        let until = Instant::now() + FLUSH;
+        let connected = || self.vitals.link().status().phase == Phase::Connected;
+        while connected() && (self.vitals.owed() > 0 || !self.outgoing.is_empty()) && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// The journal, recovered; or one that refuses, with the reason in the log.
+async fn journal(config: &Config, clock: &Clock) -> Result<Journal, StartError> {
+    let journal = match Journal::open(&config.state_dir) {
+        Ok(journal) => journal,
+        Err(JournalError::InUse) => return Err(StartError::InUse),
+        Err(error) => {
+            tracing::error!(%error, "no journal: verbs that change the host are refused");
+            tracing::error!(target: "audit", decision = "refused", %error, "journal");
+            return Ok(Journal::unusable(error));
+        }
+    };
+    match journal.recover(clock.now_ms()).await {
+        Ok(recovered) => {
+            let (interrupted, unknown) = (recovered.interrupted, recovered.unknown);
+            if interrupted + unknown > 0 {
+                tracing::warn!(interrupted, unknown, "invocations of an earlier run were not finished");
+                tracing::warn!(target: "audit", interrupted, unknown, "recovered");
+            }
+            Ok(journal)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the journal can't be recovered: verbs that change the host are refused");
+            Ok(Journal::unusable(error))
+        }
+    }
+}
+
+/// The providers' tables, with the contract's top-level keys in their places.
+fn host_config(config: &Config) -> HostConfig {
+    let mut providers = config.providers.clone();
+    let containers = &mut providers.containers.socket;
+    *containers = containers.take().or_else(|| config.container_engine.clone());
+    let scripts = &mut providers.scripts.root;
+    *scripts = scripts.take().or_else(|| config.scripts_root.clone());
+    let state = &mut providers.state.file;
+    *state = state.take().or_else(|| Some(config.state_dir.join("plugin-state.db")));
+    providers
+}
+
+/// Let the journal forget, a little at a time.
+async fn forget(journal: Journal, clock: Clock) {
+    let mut ticks = tokio::time::interval(FORGET_EVERY);
+    loop {
+        ticks.tick().await;
+        loop {
+            match journal.forget(clock.now_ms()).await {
+                Ok(Journal::FORGET_AT_ONCE) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "nothing was forgotten");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line, and what its commands print: `check` and `status` on standard output,
+//! with an exit code for scripts.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use viworks_protocol::frame::PluginState;
+
+use crate::clock::host_ms;
+use crate::config::{Config, Faults, process_env};
+use crate::status::{self, AskError, Health};
+
+/// The ViWorkS gateway: runs signed verbs on this host within what its owner granted.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway until SIGTERM or SIGINT.
+    Run {
+        /// The configuration file; VIW_AGENT_CONFIG, else /etc/viworks/gateway.toml.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Report every fault of the configuration; exits 1 if there is one.
+    Check {
+        /// The configuration file; VIW_AGENT_CONFIG, else /etc/viworks/gateway.toml.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the running gateway; exits 1 if it is degraded, 2 if none answers.
+    Status {
+        /// The status socket; else the configuration's.
+        #[arg(long)]
+        socket: Option<PathBuf>,
+        /// The configuration file that names the socket.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Read and check the configuration.
+///
+/// # Errors
+/// Every fault of it.
+pub fn load(config: Option<PathBuf>) -> Result<Config, Faults> {
+    let now = i64::try_from(host_ms() / 1_000).unwrap_or(i64::MAX);
+    Config::load(config.as_deref(), &process_env(), now)
+}
+
+/// `check`
+#[must_use]
+pub fn check(config: Option<PathBuf>, json: bool) -> ExitCode {
+    let faults = load(config).err().unwrap_or_default();
+    if json {
+        print(&format!("{:#}", faults.to_json()));
+    } else {
+        print(faults.to_string().trim_end());
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `status`
+pub async fn status(socket: Option<PathBuf>, config: Option<PathBuf>, json: bool) -> ExitCode {
+    let socket = socket.unwrap_or_else(|| Config::status_socket(config.as_deref(), &process_env()));
+    match status::ask(&socket).await {
+        Ok(health) => {
+            print(&if json { serde_json::to_string_pretty(&health).unwrap_or_default() } else { shown(&health) });
+            if health.status == "healthy" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            complain(&error);
+            if matches!(error, AskError::Connect(..)) {
+                complain(&"is it running, and may you read its socket?");
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn shown(health: &Health) -> String {
+    let mut lines = vec![
+        format!("{} {} ({})", health.agent, health.status, health.version),
+        format!("  link      {:?}, {} reconnects", health.link.phase, health.reconnects).to_lowercase(),
+    ];
+    if let Some(error) = &health.link.last_error {
+        lines.push(format!("            {error}"));
+    }
+    let executor = &health.executor;
+    lines.push(format!(
+        "  running   {} of {}, {} waiting, {} ended",
+        executor.running, executor.max_concurrency, executor.queued, executor.ended
+    ));
+    lines.push(format!("  owed      {} reports", health.journal.owed));
+    if let Some(fault) = &health.journal.fault {
+        lines.push(format!("  journal   {fault}: verbs that change the host are refused"));
+    }
+    for plugin in &health.plugins {
+        let state = match plugin.state {
+            PluginState::Active => "active",
+            PluginState::Fetching => "fetching",
+            PluginState::Refused => "refused",
+        };
+        lines.push(format!("  plugin    {} {} {state}", plugin.plugin, plugin.version));
+        lines.extend(plugin.detail.as_ref().map(|detail| format!("            {detail}")));
+    }
+    lines.join("\n")
+}
+
+/// An error and its sources, on standard error.
+pub fn complain(what: &impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+fn print(text: &str) {
+    // Who closed our output does not want it.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
