@@ -107,3 +107,37 @@ fn an_ungranted_capability_does_not_load_and_names_itself() -> Result {
     assert!(refused["detail"].as_str().is_some_and(|d| d.contains("accounts")), "{refused}");
     Ok(())
 }
+
+#[test]
+fn many_small_memories_and_tables_share_one_limit() -> Result {
+    let cluster = Cluster::start()?;
+    cluster.publish_guest("growth")?;
+    let gateway = Gateway::start(&cluster, "web-01")?;
+    cluster.ready("web-01", 1)?;
+    let before = gateway.process.rss_kib()?;
+    // Eight of each would like 64 MiB; together they may have 16.
+    let memories = cluster.run("web-01", "grow_memories", &json!({}))?;
+    assert!(memories["result"].as_u64().is_none_or(|mib| mib < 16), "{memories}");
+    let tables = cluster.run("web-01", "grow_tables", &json!({}))?;
+    // 100,000 elements are at least 400 KiB.
+    assert!(tables["result"].as_u64().is_none_or(|times| times <= 40), "{tables}");
+    assert!(gateway.process.rss_kib()? < before + 64 * 1024, "the gateway's memory stayed bounded");
+    Ok(())
+}
+
+#[test]
+fn more_instances_than_the_release_allows_do_not_load() -> Result {
+    let cluster = Cluster::start()?;
+    let _gateway = Gateway::start(&cluster, "web-01")?;
+    cluster.publish_guest("crowd")?;
+    let plugin = viworks_tests::program::eventually("an end", std::time::Duration::from_secs(30), || {
+        let body = cluster.api.get("/agents/web-01")?.expect_status(200)?;
+        let all = body["plugins"].as_array().cloned().unwrap_or_default();
+        Ok(all.into_iter().find(|p| p["state"] != "fetching"))
+    })?;
+    if plugin["state"] != "refused" {
+        let ended = cluster.run("web-01", "count_instances", &json!({}))?;
+        assert_ne!(ended["state"], "succeeded", "25 instances where 20 are allowed: {ended}");
+    }
+    Ok(())
+}

@@ -9,6 +9,7 @@ mod hostile;
 mod identity;
 mod journey;
 mod openvpn;
+mod operator;
 mod people;
 mod plugins;
 mod simulated;
