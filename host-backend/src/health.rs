@@ -66,7 +66,8 @@ impl AppState {
         health
     }
 
-    async fn look(&self) -> Health {
+    /// How it fares now.
+    pub(crate) async fn look(&self) -> Health {
         let now = self.clock.now_ms();
         let probe = async {
             let written = self.store.probe(now).await?;
@@ -101,5 +102,48 @@ impl AppState {
             telemetry_processor: Status::of(processor),
             samples_queued: telemetry.queued as u64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::testing::{SOON, agent, sample};
+    use viworks_signing::keys::SecretKey;
+
+    async fn state(dir: &std::path::Path) -> AppState {
+        let release_keys = dir.join("release.pub.pem");
+        let pem = SecretKey::generate().public().to_pem().expect("PEM");
+        std::fs::write(&release_keys, pem).expect("written");
+        let config = Config { data_dir: dir.join("data"), release_keys, ..Config::default() };
+        AppState::build(config).await.expect("built")
+    }
+
+    #[tokio::test]
+    async fn what_does_not_work_is_degraded_and_the_rest_is_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = state(dir.path()).await;
+        // No port was started, and no processor.
+        let health = state.look().await;
+        assert_eq!((health.database, health.command_engine), (Status::Healthy, Status::Healthy));
+        assert_eq!((health.agent_registry, health.telemetry_processor), (Status::Degraded, Status::Degraded));
+        assert_eq!(health.status, Status::Degraded);
+
+        let of = state.clone();
+        state
+            .background
+            .supervise("telemetry", move || of.telemetry.clone().run(of.store.clone(), of.background.token().clone()));
+        assert_eq!(state.look().await.telemetry_processor, Status::Healthy);
+        // More at once than the queue holds; nothing runs in between.
+        for _ in 0..20_000 {
+            state.telemetry.offer(&agent("a"), sample(1, 1.0));
+        }
+        assert_eq!(state.look().await.telemetry_processor, Status::Degraded, "samples are dropped");
+
+        assert!(state.background.stop(SOON).await);
+        assert_eq!(state.look().await.command_engine, Status::Degraded, "the engine has stopped");
+        state.store.close().await;
+        assert_eq!(state.look().await.database, Status::Degraded);
     }
 }

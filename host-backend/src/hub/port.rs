@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -73,6 +74,12 @@ pub struct Port {
 pub struct RefusalRate {
     minute: AtomicU64,
     count: AtomicU64,
+}
+
+/// The upgrade that a request asked for, and whether it gets it.
+struct Upgrade {
+    on: OnUpgrade,
+    accepted: bool,
 }
 
 impl RefusalRate {
@@ -136,13 +143,12 @@ impl Port {
         let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
         let identity = certificate.ok_or(IdentityError::Missing).and_then(|der| Identity::from_der(&der));
         let identity = Arc::new(identity);
-        let upgrade: Arc<Mutex<Option<OnUpgrade>>> = Arc::default();
+        let upgrade: Arc<Mutex<Option<Upgrade>>> = Arc::default();
         let service = hyper::service::service_fn(|request| {
             let (this, identity, upgrade) = (self.clone(), identity.clone(), upgrade.clone());
             async move { Ok::<_, Infallible>(this.answer(request, &identity, &upgrade, peer).await) }
         });
         http1::Builder::new()
-            .keep_alive(false)
             .timer(TokioTimer::new())
             .max_buf_size(16 * 1024)
             .max_headers(32)
@@ -150,12 +156,16 @@ impl Port {
             .with_upgrades()
             .await
             .map_err(PortError::Http)?;
-        let Some(upgrade) = lock(&upgrade).take() else { return Ok(None) };
-        let upgraded = upgrade.await.map_err(PortError::Http)?;
-        let parts = upgraded.downcast::<TokioIo<Socket>>();
-        match (parts, Arc::into_inner(identity)) {
-            (Ok(parts), Some(Ok(identity))) => Ok(Some((parts.io.into_inner(), parts.read_buf.to_vec(), identity))),
-            _ => Ok(None),
+        let Some(Upgrade { on, accepted }) = lock(&upgrade).take() else { return Ok(None) };
+        let Ok(parts) = on.await.map_err(PortError::Http)?.downcast::<TokioIo<Socket>>() else { return Ok(None) };
+        let mut socket = parts.io.into_inner();
+        match Arc::into_inner(identity) {
+            Some(Ok(identity)) if accepted => Ok(Some((socket, parts.read_buf.to_vec(), identity))),
+            _ => {
+                // hyper leaves the closing to whoever asked for the upgrade.
+                let _ = socket.shutdown().await;
+                Ok(None)
+            }
         }
     }
 
@@ -163,9 +173,12 @@ impl Port {
         &self,
         mut request: Request<Incoming>,
         identity: &Result<Identity, IdentityError>,
-        upgrade: &Mutex<Option<OnUpgrade>>,
+        upgrade: &Mutex<Option<Upgrade>>,
         peer: SocketAddr,
     ) -> Response<Full<Bytes>> {
+        if request.headers().contains_key(UPGRADE) {
+            *lock(upgrade) = Some(Upgrade { on: hyper::upgrade::on(&mut request), accepted: false });
+        }
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/health") => json(StatusCode::OK, r#"{"status":"healthy"}"#),
             (&Method::GET, viworks_protocol::PATH) => {
@@ -179,7 +192,9 @@ impl Port {
                 let Some(key) = websocket_key(&request) else {
                     return json(StatusCode::BAD_REQUEST, r#"{"error":"not a WebSocket handshake (RFC 6455)"}"#);
                 };
-                *lock(upgrade) = Some(hyper::upgrade::on(&mut request));
+                if let Some(upgrade) = &mut *lock(upgrade) {
+                    upgrade.accepted = true;
+                }
                 let mut response = Response::new(Full::default());
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 let headers = response.headers_mut();
@@ -220,6 +235,8 @@ fn json(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // One request a connection: places are few.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -1,1 +1,0 @@
-//! The port against real TLS clients.
