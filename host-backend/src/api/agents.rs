@@ -124,6 +124,7 @@ pub struct TelemetryQuery {
     /// RFC 3339; an hour ago (raw) or a week ago (hour) if absent.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Moment>,
+    #[param(inline)]
     resolution: Option<TelemetryResolution>,
     /// 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]

@@ -40,10 +40,12 @@ pub enum TokenRole {
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// 1 to 64 of `A-Z a-z 0-9 . _ - @`.
+    #[schema(pattern = "^[A-Za-z0-9._@-]{1,64}$")]
     name: String,
     role: TokenRole,
     /// It does not expire if absent.
     #[serde(default)]
+    #[schema(minimum = 1)]
     expires_in_secs: Option<u64>,
 }
 

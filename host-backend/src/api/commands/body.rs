@@ -69,7 +69,7 @@ pub struct CommandRequest {
     pub batch: Option<u32>,
     /// The same as the `Idempotency-Key` header.
     #[serde(default)]
-    #[schema(max_length = 128)]
+    #[schema(pattern = "^[!-~]{1,128}$")]
     pub idempotency_key: Option<String>,
     /// Wait so long for the results before answering.
     #[serde(default)]
