@@ -6,9 +6,11 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, Po
 use super::ticker::{Running, Ticker};
 
 /// Linear memories of one component, all core modules together.
-pub(crate) const MAX_MEMORIES: u32 = 4;
+pub(crate) const MAX_MEMORIES: u32 = 10;
 /// Tables of one component.
 pub(crate) const MAX_TABLES: u32 = 16;
+/// Elements of one table. Address space only; what is held counts as memory.
+const TABLE_ELEMENTS: usize = 1_000_000;
 
 /// Stack that guest code may use; deeper recursion traps.
 const WASM_STACK: usize = 512 * 1024;
@@ -116,6 +118,7 @@ fn pool(config: RuntimeConfig) -> PoolingAllocationConfig {
         .max_core_instances_per_component(config.instances)
         .max_memories_per_component(MAX_MEMORIES)
         .max_tables_per_component(MAX_TABLES)
+        .table_elements(TABLE_ELEMENTS)
         .max_memory_size((config.memory_mib as usize) << 20)
         .max_unused_warm_slots(concurrency)
         .linear_memory_keep_resident(MEMORY_RESIDENT)

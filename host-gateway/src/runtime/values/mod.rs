@@ -20,6 +20,8 @@
 
 mod lift;
 mod lower;
+#[cfg(test)]
+mod tests;
 
 pub use lift::{Param, lift, lift_args};
 pub use lower::{LowerError, lower};
