@@ -2,7 +2,9 @@
 //! within a deadline.
 
 use serde_json::json;
+use std::fs::DirBuilder;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,8 +62,7 @@ impl AppState {
     /// # Errors
     /// The first part that can't be built.
     pub async fn build(config: Config) -> Result<Self, AppError> {
-        std::fs::create_dir_all(&config.data_dir)
-            .map_err(|source| AppError::Write { path: config.data_dir.clone(), source })?;
+        make_data_dir(&config)?;
         let key = keys::secret_or_new(&config.warrant_key()).map_err(AppError::Key)?;
         let trusted = keys::release_keys(&config.release_keys).map_err(AppError::Key)?;
         let (clock, metrics) = (Clock::default(), Metrics::default());
@@ -95,6 +96,18 @@ impl AppState {
         self.store.close().await;
         clean
     }
+}
+
+/// The data directory, for its owner alone where it is made here.
+///
+/// # Errors
+/// When it can't be made.
+pub fn make_data_dir(config: &Config) -> Result<(), AppError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
+        .map_err(|source| AppError::Write { path: config.data_dir.clone(), source })
 }
 
 /// The agents' port's files, as configured.

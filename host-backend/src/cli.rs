@@ -147,8 +147,10 @@ fn check(config: Result<Config, Faults>) -> Result<ExitCode, CliError> {
             {
                 note("warrant_key", &error);
             }
-            if let Err(error) = std::fs::create_dir_all(&config.data_dir).and_then(|()| writable(&config.data_dir)) {
-                note("data_dir", &error);
+            match app::make_data_dir(&config).map(|()| writable(&config.data_dir)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => note("data_dir", &error),
+                Err(error) => note("data_dir", &error),
             }
         }
     }
@@ -170,8 +172,7 @@ fn writable(dir: &std::path::Path) -> io::Result<()> {
 }
 
 async fn open(config: &Config) -> Result<Store, CliError> {
-    std::fs::create_dir_all(&config.data_dir)
-        .map_err(|source| AppError::Write { path: config.data_dir.clone(), source })?;
+    app::make_data_dir(config)?;
     Ok(Store::open(&config.database()).await?)
 }
 

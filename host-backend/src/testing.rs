@@ -218,6 +218,7 @@ impl World {
         let (session, queue) = self.hub.session_for(agent(id), identity);
         assert!(self.hub.enter(&session, None).is_ok(), "the only session");
         self.engine.connected(&session.agent).await;
+        soon(self.engine.delivered()).await;
         Peer { session, queue }
     }
 
@@ -243,7 +244,13 @@ impl Peer {
 
     /// The invocation that is ordered, as the gateway finds it: verified.
     pub(crate) async fn invoked(&mut self, world: &World) -> InvocationId {
-        let BackendFrame::Invoke { proof, order } = self.frame().await else { panic!("an invoke frame") };
+        let frame = self.frame().await;
+        self.verified(world, frame)
+    }
+
+    /// The invocation that this frame orders.
+    pub(crate) fn verified(&self, world: &World, frame: BackendFrame) -> InvocationId {
+        let BackendFrame::Invoke { proof, order } = frame else { panic!("an invoke frame, not {frame:?}") };
         let keys = [world.key.public()];
         let now = world.clock.now_ms();
         let verified = viworks_protocol::warrant::verify(&order, &proof, &keys, &self.session.agent, now);

@@ -92,14 +92,14 @@ impl Engine {
         let (command, tree) = self.draft(&request)?;
 
         let connected = parts.hub.connected_of(&request.targets);
-        let any = connected.contains(&true);
         let full = self.inner.open.load(Ordering::Relaxed) >= MAX_OPEN;
-        if full || (any && !self.flights().reserve(&command.id)) {
+        if full || (connected.contains(&true) && !self.flights().reserve(&command.id)) {
             parts.metrics.commands_busy.inc();
             return Err(AcceptError::Busy { retry_after_secs: if full { 60 } else { 1 } });
         }
-        let done = self.store_and_send(&request, command.clone(), tree, &connected).await;
-        self.flights().release(&command.id);
+        let id = command.id.clone();
+        let done = self.store_and_send(&request, command, tree, &connected).await;
+        self.flights().release(&id);
         done
     }
 
@@ -154,55 +154,85 @@ impl Engine {
         tree: Tree,
         connected: &[bool],
     ) -> Result<Accepted, AcceptError> {
-        let root = tree.root();
-        let mut room = request.batch.map_or(usize::MAX, |batch| batch as usize);
-        let mut targets = Vec::with_capacity(request.targets.len());
-        let mut waiting = Vec::new();
-        for (place, (agent, connected)) in request.targets.iter().zip(connected).enumerate() {
-            let invocation = InvocationId::derive(&command.id, &root, agent);
-            let deliver = *connected && room > 0;
-            if deliver {
-                room = room.saturating_sub(1);
-            } else if *connected {
-                let ordinal = u32::try_from(place).unwrap_or(u32::MAX);
-                waiting.push(Waiting { invocation: invocation.clone(), agent: agent.clone(), ordinal });
-            }
-            targets.push(Target { invocation, agent: agent.clone(), deliver });
-        }
-        let prepared = Prepared::new(&command, tree, &self.inner.parts.key).map_err(|error| {
-            tracing::error!(%error, "an order can't be made");
-            AcceptError::NoTargets
-        })?;
-        let audit = AuditEntry {
-            at_ms: command.created_ms,
-            actor: command.caller.clone(),
-            action: "command.accept".to_owned(),
-            subject: command.id.to_string(),
-            decision: Decision::Allowed,
-            detail: format!("{} {} on {} agents", command.mode.as_str(), command.verb, command.targets),
-        };
+        let (id, root) = (command.id.clone(), tree.root());
+        let derive = |agent: &AgentId| InvocationId::derive(&command.id, &root, agent);
+        let targets = request.targets.iter().map(|agent| Target {
+            invocation: derive(agent),
+            agent: agent.clone(),
+            deliver: false,
+        });
+        let mut targets: Vec<Target> = targets.collect();
+        let waiting = self.board(&command, &mut targets, connected);
+        let sent: Vec<(u32, Target)> =
+            (0..).zip(&targets).filter(|(_, t)| t.deliver).map(|(n, t)| (n, t.clone())).collect();
         // Before the commit: whoever is sent something soon after must be heard.
         let events = self.subscribe(&command.id);
-        let new = NewCommand { command, targets, audit };
-        let sent: Vec<(u32, Target)> =
-            (0..).zip(&new.targets).filter(|(_, t)| t.deliver).map(|(n, t)| (n, t.clone())).collect();
-        match self.store().accept(new).await.map_err(AcceptError::Store)? {
-            Acceptance::KeyReused(id) => Err(AcceptError::KeyReused(id)),
-            Acceptance::Replayed(command) => {
-                Ok(Accepted { events: self.subscribe(&command.id), command, replayed: true })
+        let stored = match Prepared::new(&command, tree, &self.inner.parts.key) {
+            Ok(prepared) => {
+                let new = NewCommand { audit: audit(&command), command, targets };
+                self.store().accept(new).await.map_err(AcceptError::Store).map(|done| (done, Arc::new(prepared)))
             }
-            Acceptance::Stored(command) => {
+            Err(error) => {
+                tracing::error!(%error, "an order can't be made");
+                Err(AcceptError::NoTargets)
+            }
+        };
+        let refused = match stored {
+            Ok((Acceptance::Stored(command), prepared)) => {
                 self.inner.parts.metrics.commands_accepted.inc();
                 self.inner.open.fetch_add(1, Ordering::Relaxed);
-                let prepared = Arc::new(prepared);
                 self.inner.orders.keep(prepared.clone());
                 if !waiting.is_empty() {
-                    self.flights().wait(&command.id, waiting);
+                    self.flights().wait_all(&command.id, waiting);
                 }
                 for (ordinal, target) in &sent {
                     self.send(&prepared, &target.agent, &target.invocation, *ordinal);
                 }
-                Ok(Accepted { command, replayed: false, events })
+                self.overlooked(&request.targets, connected);
+                return Ok(Accepted { command, replayed: false, events });
+            }
+            Ok((Acceptance::Replayed(command), _)) => {
+                Ok(Accepted { events: self.subscribe(&command.id), command, replayed: true })
+            }
+            Ok((Acceptance::KeyReused(id), _)) => Err(AcceptError::KeyReused(id)),
+            Err(error) => Err(error),
+        };
+        sent.iter().for_each(|(_, target)| self.landed(&target.agent, &target.invocation));
+        let free = self.flights().drop_command(&id);
+        free.iter().for_each(|agent| self.catch_up(agent));
+        refused
+    }
+
+    /// Mark whom it is delivered to at once: who is connected, has room, and is within the
+    /// batch. Answers who of the connected waits for the batch.
+    fn board(&self, command: &Command, targets: &mut [Target], connected: &[bool]) -> Vec<Waiting> {
+        let mut room = command.batch.map_or(usize::MAX, |batch| batch as usize);
+        let mut waiting = Vec::new();
+        let mut flights = self.flights();
+        for ((ordinal, target), _) in (0..).zip(targets).zip(connected).filter(|(_, connected)| **connected) {
+            let Target { invocation, agent, deliver } = target;
+            let flight = Flight { invocation: invocation.clone(), command: command.id.clone() };
+            if room == 0 {
+                waiting.push(Waiting { invocation: flight.invocation, agent: agent.clone(), ordinal });
+            } else if flights.has_room(agent) {
+                room -= 1;
+                *deliver = true;
+                // Its place is taken before the commit: others are accepted meanwhile.
+                flights.add(agent, flight);
+            } else {
+                flights.queue(agent, flight);
+            }
+        }
+        waiting
+    }
+
+    /// Who connected while the command was on its way into the store asked too early what
+    /// it is owed.
+    fn overlooked(&self, targets: &[AgentId], connected: &[bool]) {
+        let now = self.inner.parts.hub.connected_of(targets);
+        for (agent, (before, now)) in targets.iter().zip(connected.iter().zip(now)) {
+            if now && !*before {
+                self.catch_up(agent);
             }
         }
     }
@@ -218,8 +248,27 @@ impl Engine {
             Ok(()) => drop(self.inner.parts.metrics.deliveries.inc()),
             Err(error) => {
                 tracing::debug!(%agent, %invocation, %error, "not delivered now");
-                self.flights().remove(agent, invocation);
+                self.landed(agent, invocation);
             }
         }
+    }
+
+    /// An invocation is at its agent no more: others may follow.
+    pub(super) fn landed(&self, agent: &AgentId, invocation: &InvocationId) {
+        let catch_up = self.flights().remove(agent, invocation);
+        if catch_up {
+            self.catch_up(agent);
+        }
+    }
+}
+
+fn audit(command: &Command) -> AuditEntry {
+    AuditEntry {
+        at_ms: command.created_ms,
+        actor: command.caller.clone(),
+        action: "command.accept".to_owned(),
+        subject: command.id.to_string(),
+        decision: Decision::Allowed,
+        detail: format!("{} {} on {} agents", command.mode.as_str(), command.verb, command.targets),
     }
 }

@@ -1,57 +1,60 @@
 //! What agents are owed when they come back, and batches that have room again. One task,
 //! so that a thousand agents that return together load each order once and share commits.
 
-use std::collections::{BTreeMap, HashMap};
+use futures_util::{StreamExt as _, stream};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
-use super::flight::Waiting;
+use super::flight::{Flight, Waiting};
 use super::order::Prepared;
 use super::{Engine, cancel_frame};
 use crate::store::OpenInvocation;
 use crate::store::model::{Command, InvocationState};
 
 /// Owed invocations that are read at a time.
-const PAGE: u32 = 200;
+const PAGE: u32 = 100;
+/// Agents whose first pages are read at a time.
+const READS: usize = 4;
 const GROUP: usize = 128;
 
 /// What the deliverer is asked for.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// The agent is back, and owes these.
-    Owed { agent: AgentId, open: Vec<OpenInvocation> },
+    /// The agent is back: all that it is owed, also what it was sent before.
+    Back(AgentId),
+    /// It has room again: what is queued for it.
+    CatchUp(AgentId),
     /// Something of a batched command ended, or waits anew.
     Refill(CommandId),
-}
-
-/// Read what a newly connected agent is owed and hand it to the deliverer.
-pub(super) async fn owed(engine: &Engine, agent: &AgentId) {
-    let mut after: Option<CommandId> = None;
-    loop {
-        let open = match engine.store().open_for(agent, after.as_ref(), PAGE).await {
-            Ok(open) => open,
-            Err(error) => {
-                tracing::error!(%agent, %error, "what the agent is owed can't be read");
-                return;
-            }
-        };
-        let full = open.len() == PAGE as usize;
-        after = open.last().map(|o| o.command.id.clone());
-        if !open.is_empty() && engine.inner.offers.send(Work::Owed { agent: agent.clone(), open }).await.is_err() {
-            return;
-        }
-        if !full {
-            return;
-        }
-    }
+    /// Tell when everything before is done.
+    #[cfg(test)]
+    Tell(tokio::sync::oneshot::Sender<()>),
 }
 
 impl Engine {
     /// A batched command may have room again.
     pub(super) fn refill(&self, command: &CommandId) {
-        let (this, work) = (self.clone(), Work::Refill(command.clone()));
+        self.ask(Work::Refill(command.clone()));
+    }
+
+    /// The agent has room for what it is owed.
+    pub(super) fn catch_up(&self, agent: &AgentId) {
+        self.ask(Work::CatchUp(agent.clone()));
+    }
+
+    /// Wait until the deliverer has done what it was asked for.
+    #[cfg(test)]
+    pub(crate) async fn delivered(&self) {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.ask(Work::Tell(tell));
+        told.await.expect("the deliverer runs");
+    }
+
+    fn ask(&self, work: Work) {
         if let Err(tokio::sync::mpsc::error::TrySendError::Full(work)) = self.inner.offers.try_send(work) {
-            // The deliverer itself may be waiting for the store: never wait for it here.
+            // The deliverer itself may be the one that asks: never wait for it here.
+            let this = self.clone();
             self.inner.parts.background.tracker().spawn(async move { drop(this.inner.offers.send(work).await) });
         }
     }
@@ -75,25 +78,66 @@ struct Claims {
     places: HashMap<InvocationId, (Arc<Prepared>, AgentId, u32)>,
 }
 
+impl Claims {
+    /// Enter one if its agent has room for it; it takes that room at once.
+    fn add(&mut self, engine: &Engine, prepared: Arc<Prepared>, to: Waiting) -> bool {
+        let Waiting { invocation, agent, ordinal } = to;
+        let mut flights = engine.flights();
+        // It may wait twice, when the agent left and came back.
+        if flights.find(&agent, &invocation).is_some() || !flights.has_room(&agent) {
+            return false;
+        }
+        let command = prepared.command.clone();
+        flights.add(&agent, Flight { invocation: invocation.clone(), command });
+        self.places.insert(invocation, (prepared, agent, ordinal));
+        true
+    }
+}
+
 async fn handle(engine: &Engine, group: Vec<Work>) {
     let mut claims = Claims::default();
-    let mut refills: BTreeMap<CommandId, ()> = BTreeMap::new();
+    let (mut agents, mut refills) = (BTreeMap::<AgentId, bool>::new(), BTreeSet::new());
+    #[cfg(test)]
+    let mut tell = Vec::new();
     for work in group {
         match work {
-            Work::Refill(command) => drop(refills.insert(command, ())),
-            Work::Owed { agent, open } => {
-                for owed in open {
-                    if let Some(command) = one(engine, &agent, owed, &mut claims).await {
-                        refills.insert(command, ());
-                    }
-                }
-            }
+            Work::Refill(command) => drop(refills.insert(command)),
+            Work::Back(agent) => drop(agents.insert(agent, true)),
+            Work::CatchUp(agent) => drop(agents.entry(agent).or_default()),
+            #[cfg(test)]
+            Work::Tell(done) => tell.push(done),
         }
     }
-    for command in refills.into_keys() {
+    // First pages together, since most agents are owed little.
+    let pages = stream::iter(agents).map(|(agent, back)| async move {
+        let page = owed(engine, &agent, None).await;
+        (agent, back, page)
+    });
+    let mut pages = pages.buffer_unordered(READS);
+    while let Some((agent, back, mut page)) = pages.next().await {
+        loop {
+            let last = (page.len() == PAGE as usize).then(|| page.last().map(|o| o.command.id.clone())).flatten();
+            for owed in page.into_iter().filter(|o| back || o.state == InvocationState::Queued) {
+                refills.extend(one(engine, &agent, owed, &mut claims).await);
+            }
+            // Without room the rest is for when it catches up.
+            let Some(last) = last.filter(|_| engine.flights().has_room(&agent)) else { break };
+            page = owed(engine, &agent, Some(&last)).await;
+        }
+    }
+    for command in refills {
         refill(engine, &command, &mut claims).await;
     }
     claim(engine, claims).await;
+    #[cfg(test)]
+    tell.into_iter().for_each(|done| done.send(()).unwrap_or_default());
+}
+
+async fn owed(engine: &Engine, agent: &AgentId, after: Option<&CommandId>) -> Vec<OpenInvocation> {
+    engine.store().open_for(agent, after, PAGE).await.unwrap_or_else(|error| {
+        tracing::error!(%agent, %error, "what the agent is owed can't be read");
+        Vec::new()
+    })
 }
 
 async fn prepared(engine: &Engine, command: &Command) -> Option<Arc<Prepared>> {
@@ -109,6 +153,9 @@ async fn prepared(engine: &Engine, command: &Command) -> Option<Arc<Prepared>> {
 /// One invocation that is owed; answers the command whose batch it waits for.
 async fn one(engine: &Engine, agent: &AgentId, owed: OpenInvocation, claims: &mut Claims) -> Option<CommandId> {
     let OpenInvocation { invocation, ordinal, state, command } = owed;
+    if engine.flights().find(agent, &invocation).is_some() {
+        return None;
+    }
     if command.cancel_requested {
         // What was delivered before may run there; what was not is settled already.
         let _ = engine.inner.parts.hub.send(agent, cancel_frame(&invocation));
@@ -117,16 +164,16 @@ async fn one(engine: &Engine, agent: &AgentId, owed: OpenInvocation, claims: &mu
     if engine.now_ms() >= command.expires_ms {
         return None;
     }
+    let waiting = Waiting { invocation, agent: agent.clone(), ordinal };
     if state == InvocationState::Queued && command.batch.is_some() {
-        let waiting = Waiting { invocation, agent: agent.clone(), ordinal };
-        engine.flights().wait(&command.id, [waiting]);
+        engine.flights().wait(&command.id, waiting);
         return Some(command.id);
     }
     let prepared = prepared(engine, &command).await?;
     if state == InvocationState::Queued {
-        claims.places.insert(invocation, (prepared, agent.clone(), ordinal));
+        claims.add(engine, prepared, waiting);
     } else {
-        engine.send(&prepared, agent, &invocation, ordinal);
+        engine.send(&prepared, agent, &waiting.invocation, ordinal);
     }
     None
 }
@@ -135,7 +182,7 @@ async fn one(engine: &Engine, agent: &AgentId, owed: OpenInvocation, claims: &mu
 async fn refill(engine: &Engine, id: &CommandId, claims: &mut Claims) {
     let command = match engine.store().command(id).await {
         Ok(Some(command)) => command,
-        Ok(None) => return engine.flights().drop_command(id),
+        Ok(None) => return drop(engine.flights().next(id, usize::MAX)),
         Err(error) => return tracing::error!(command = %id, %error, "a batch can't be refilled"),
     };
     if command.finished_ms.is_some() || command.cancel_requested {
@@ -150,11 +197,10 @@ async fn refill(engine: &Engine, id: &CommandId, claims: &mut Claims) {
             return;
         }
         let Some(prepared) = prepared(engine, &command).await else { return };
-        for Waiting { invocation, agent, ordinal } in next {
-            // Who has gone meanwhile is owed it, and waits again when back.
-            if engine.inner.parts.hub.is_connected(&agent) {
+        for waiting in next {
+            // Who has gone meanwhile, or has no room, is owed it and waits again later.
+            if engine.inner.parts.hub.is_connected(&waiting.agent) && claims.add(engine, prepared.clone(), waiting) {
                 room -= 1;
-                claims.places.insert(invocation, (prepared.clone(), agent, ordinal));
             }
         }
     }
@@ -175,5 +221,9 @@ async fn claim(engine: &Engine, mut claims: Claims) {
         }
         // They are queued still, and owed: the agents get them when they come back.
         Err(error) => tracing::error!(%error, "queued invocations can't be claimed"),
+    }
+    // Cancelled or expired meanwhile, or not claimed: their room is free again.
+    for (invocation, (_, agent, _)) in &claims.places {
+        engine.landed(agent, invocation);
     }
 }

@@ -88,13 +88,10 @@ impl Engine {
                 self.inner.events.tell(&id, Event::Settled { last_seq: command.last_seq });
             }
             if command.finished_ms.is_some() {
-                self.flights().drop_command(&id);
+                let free = self.flights().drop_command(&id);
+                free.iter().for_each(|agent| self.catch_up(agent));
                 self.inner.orders.forget(&id);
                 self.inner.events.tell(&id, Event::Finished(Arc::new(command)));
-                let open = &self.inner.open;
-                let less = |n: u64| Some(n.saturating_sub(1));
-                let _ =
-                    open.fetch_update(std::sync::atomic::Ordering::Relaxed, std::sync::atomic::Ordering::Relaxed, less);
             }
         }
     }

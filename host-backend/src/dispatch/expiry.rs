@@ -1,6 +1,7 @@
 //! What nobody answered in time: once a second, and only when the store says that
 //! something is due.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Engine;
@@ -14,11 +15,20 @@ pub(super) async fn run(engine: Engine) {
     every(TICK, &stop, || async {
         engine.expire_due().await;
         engine.inner.events.tidy();
+        engine.count_open().await;
     })
     .await;
 }
 
 impl Engine {
+    /// Between two ticks only acceptance moves the number, so that it errs to the full side.
+    async fn count_open(&self) {
+        match self.store().count_open_commands().await {
+            Ok(open) => self.inner.open.store(open, Ordering::Relaxed),
+            Err(error) => tracing::error!(%error, "open commands can't be counted"),
+        }
+    }
+
     /// End what is past its time. A failure is tried again with the next tick.
     pub(super) async fn expire_due(&self) {
         loop {

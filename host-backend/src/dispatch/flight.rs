@@ -4,6 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
+/// Invocations that one agent has at a time. More wait in the store: a gateway refuses
+/// what its own queue can't hold, and what was refused has failed.
+pub(super) const WINDOW: usize = 32;
+
 /// One invocation that an agent was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flight {
@@ -27,10 +31,25 @@ struct Live {
     reserved: bool,
 }
 
+#[derive(Debug, Default)]
+struct AtAgent {
+    flights: Vec<Flight>,
+    /// Accepted while it was full; these hold their commands' slots too.
+    queued: Vec<Flight>,
+    /// More is owed than it had room for.
+    behind: bool,
+}
+
+impl AtAgent {
+    fn is_empty(&self) -> bool {
+        self.flights.is_empty() && self.queued.is_empty()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Flights {
     slots: u32,
-    by_agent: HashMap<AgentId, Vec<Flight>>,
+    by_agent: HashMap<AgentId, AtAgent>,
     live: HashMap<CommandId, Live>,
 }
 
@@ -62,45 +81,85 @@ impl Flights {
     }
 
     pub(super) fn add(&mut self, agent: &AgentId, flight: Flight) {
-        let flights = self.by_agent.entry(agent.clone()).or_default();
-        if !flights.contains(&flight) {
-            self.live.entry(flight.command.clone()).or_default().at_agents += 1;
-            flights.push(flight);
+        let at = self.by_agent.entry(agent.clone()).or_default();
+        if at.flights.contains(&flight) {
+            return;
         }
+        if let Some(place) = at.queued.iter().position(|f| *f == flight) {
+            at.queued.swap_remove(place);
+        } else {
+            self.live.entry(flight.command.clone()).or_default().at_agents += 1;
+        }
+        at.flights.push(flight);
+    }
+
+    /// One more for a connected agent that has no room.
+    pub(super) fn queue(&mut self, agent: &AgentId, flight: Flight) {
+        self.live.entry(flight.command.clone()).or_default().at_agents += 1;
+        let at = self.by_agent.entry(agent.clone()).or_default();
+        at.behind = true;
+        at.queued.push(flight);
+    }
+
+    /// Whether the agent may have one more. If not, it is behind from now on.
+    pub(super) fn has_room(&mut self, agent: &AgentId) -> bool {
+        let Some(at) = self.by_agent.get_mut(agent) else { return true };
+        let room = at.flights.len() < WINDOW;
+        at.behind |= !room;
+        room
     }
 
     /// The command of an invocation that is at this very agent.
     pub(super) fn find(&self, agent: &AgentId, invocation: &InvocationId) -> Option<&CommandId> {
-        self.by_agent.get(agent)?.iter().find(|f| f.invocation == *invocation).map(|f| &f.command)
+        self.by_agent.get(agent)?.flights.iter().find(|f| f.invocation == *invocation).map(|f| &f.command)
     }
 
-    pub(super) fn remove(&mut self, agent: &AgentId, invocation: &InvocationId) {
-        let Some(flights) = self.by_agent.get_mut(agent) else { return };
-        let Some(at) = flights.iter().position(|f| f.invocation == *invocation) else { return };
-        let flight = flights.swap_remove(at);
-        if flights.is_empty() {
+    /// It is there no more. Answers whether the agent is owed more and has room again.
+    pub(super) fn remove(&mut self, agent: &AgentId, invocation: &InvocationId) -> bool {
+        let Some(at) = self.by_agent.get_mut(agent) else { return false };
+        let Some(place) = at.flights.iter().position(|f| f.invocation == *invocation) else { return false };
+        let flight = at.flights.swap_remove(place);
+        // Half empty, so that catching up costs a query for many and not for each.
+        let catch_up = at.behind && at.flights.len() <= WINDOW / 2;
+        at.behind &= !catch_up;
+        if at.is_empty() {
             self.by_agent.remove(agent);
         }
         self.landed(&flight.command);
+        catch_up
     }
 
     pub(super) fn drop_agent(&mut self, agent: &AgentId) {
-        for flight in self.by_agent.remove(agent).unwrap_or_default() {
+        let Some(at) = self.by_agent.remove(agent) else { return };
+        for flight in at.flights.iter().chain(&at.queued) {
             self.landed(&flight.command);
         }
     }
 
-    /// The command has ended: nothing of it is under way any more.
-    pub(super) fn drop_command(&mut self, command: &CommandId) {
+    /// The command has ended: nothing of it is under way any more. Answers the agents
+    /// that are owed more and have room again.
+    pub(super) fn drop_command(&mut self, command: &CommandId) -> Vec<AgentId> {
+        let mut free = Vec::new();
         if self.live.remove(command).is_some_and(|live| live.at_agents > 0) {
-            self.by_agent.retain(|_, flights| {
-                flights.retain(|f| f.command != *command);
-                !flights.is_empty()
+            self.by_agent.retain(|agent, at| {
+                at.flights.retain(|f| f.command != *command);
+                at.queued.retain(|f| f.command != *command);
+                if at.behind && at.flights.len() <= WINDOW / 2 {
+                    at.behind = false;
+                    free.push(agent.clone());
+                }
+                !at.is_empty()
             });
         }
+        free
     }
 
-    pub(super) fn wait(&mut self, command: &CommandId, waiting: impl IntoIterator<Item = Waiting>) {
+    pub(super) fn wait(&mut self, command: &CommandId, waiting: Waiting) {
+        self.live.entry(command.clone()).or_default().waiting.push_back(waiting);
+    }
+
+    /// The same for many of a new command.
+    pub(super) fn wait_all(&mut self, command: &CommandId, waiting: Vec<Waiting>) {
         self.live.entry(command.clone()).or_default().waiting.extend(waiting);
         self.tidy(command);
     }
@@ -155,5 +214,24 @@ mod tests {
         assert_eq!(flights.active(), 1);
         flights.drop_agent(&b);
         assert!(flights.active() == 0 && flights.reserve(&two));
+    }
+
+    #[test]
+    fn an_agent_has_a_window_and_catches_up_when_half_of_it_is_free() {
+        let command = CommandId::new(1);
+        let Ok(a) = "a".parse::<AgentId>() else { panic!("an id") };
+        let mut flights = Flights::new(1);
+        for n in 0..WINDOW as u8 {
+            assert!(flights.has_room(&a));
+            flights.add(&a, flight(&command, n));
+        }
+        assert!(!flights.has_room(&a));
+        flights.queue(&a, flight(&command, 99));
+        let told: Vec<_> = (0..WINDOW as u8).filter(|n| flights.remove(&a, &flight(&command, *n).invocation)).collect();
+        assert_eq!(told, [(WINDOW / 2) as u8 - 1], "once");
+        assert_eq!(flights.active(), 1, "what waits for room holds its slot");
+        flights.add(&a, flight(&command, 99));
+        flights.remove(&a, &flight(&command, 99).invocation);
+        assert_eq!(flights.active(), 0);
     }
 }

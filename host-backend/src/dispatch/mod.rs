@@ -79,7 +79,7 @@ struct Inner {
     report_room: Arc<Semaphore>,
     offers: mpsc::Sender<deliver::Work>,
     offers_out: tokio::sync::Mutex<mpsc::Receiver<deliver::Work>>,
-    /// Commands that have not ended, about: set from the store, moved with each one.
+    /// Commands that have not ended, about: set from the store every second.
     open: AtomicU64,
     /// When the settler last finished a group, or found nothing to do.
     settled_ms: AtomicU64,
@@ -146,7 +146,8 @@ impl Engine {
 
     /// The agent has a session: what it is owed follows.
     pub(crate) async fn connected(&self, agent: &AgentId) {
-        deliver::owed(self, agent).await;
+        // An error means that the engine has stopped.
+        let _ = self.inner.offers.send(deliver::Work::Back(agent.clone())).await;
     }
 
     /// Its session ended: what is at it is under way no more, and stays owed.

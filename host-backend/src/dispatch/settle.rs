@@ -107,9 +107,12 @@ async fn settle(engine: &Engine, group: Vec<Incoming>) {
         match verdict {
             Verdict::Settled { .. } => {
                 Metrics::count(&engine.inner.parts.metrics.outcomes, outcome);
-                engine.flights().remove(agent, invocation);
+                engine.landed(agent, invocation);
             }
-            Verdict::Duplicate { .. } => drop(engine.inner.parts.metrics.duplicates.inc()),
+            Verdict::Duplicate { .. } => {
+                engine.inner.parts.metrics.duplicates.inc();
+                engine.landed(agent, invocation);
+            }
             Verdict::Foreign => {
                 foreign(engine, agent, invocation).await;
                 continue;

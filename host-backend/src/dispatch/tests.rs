@@ -6,6 +6,7 @@ use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::id::CommandId;
 use viworks_protocol::outcome::Outcome;
 
+use super::flight::WINDOW;
 use super::{AcceptError, Event, Progress};
 use crate::store::model::{Command, CommandState, InvocationState, PageOf};
 use crate::testing::{Peer, World, report, soon};
@@ -194,6 +195,46 @@ async fn slots_keys_and_ranges_are_held() {
     assert!(matches!(world.engine.accept(long).await, Err(AcceptError::Range { field: "expires_in_secs", .. })));
     let none = super::Request { batch: Some(0), ..world.request(&["a"]) };
     assert!(matches!(world.engine.accept(none).await, Err(AcceptError::Range { field: "batch", .. })));
+}
+
+#[tokio::test]
+async fn an_agent_is_sent_no_more_than_it_can_queue() {
+    let world = World::with(100).await;
+    world.register(&["a"]).await;
+    // Half of them wait for the agent, half come while it is there.
+    let mut ids = Vec::new();
+    for _ in 0..40 {
+        ids.push(world.engine.accept(world.request(&["a"])).await.expect("accepted").command.id);
+    }
+    let mut a = world.connect("a").await;
+    let mut at_agent = Vec::new();
+    for _ in 0..WINDOW {
+        at_agent.push(a.invoked(&world).await);
+    }
+    for _ in 0..40 {
+        ids.push(world.engine.accept(world.request(&["a"])).await.expect("accepted").command.id);
+    }
+    assert!(a.is_quiet(), "its window is full");
+    let mut answered = 0;
+    while answered < ids.len() {
+        let invocation = at_agent.pop().expect("more comes");
+        world.engine.result(&a.session.agent, invocation, &report(Outcome::Succeeded)).await;
+        answered += 1;
+        // Its acknowledgement, and whatever came before it.
+        loop {
+            match a.frame().await {
+                BackendFrame::Ack { .. } => break,
+                frame => at_agent.push(a.verified(&world, frame)),
+            }
+        }
+        assert!(at_agent.len() <= WINDOW);
+        while at_agent.is_empty() && answered < ids.len() {
+            at_agent.push(a.invoked(&world).await);
+        }
+    }
+    for id in &ids {
+        assert_eq!(state(&world, id).await.state, CommandState::Finished);
+    }
 }
 
 #[tokio::test]

@@ -164,15 +164,10 @@ impl Hub {
     /// Queue a frame for one agent.
     ///
     /// # Errors
-    /// When it has no session, or too many frames wait for it already.
+    /// When it has no session, or too many frames wait for it already: then the session
+    /// ends, and what the agent missed it is owed when it comes back.
     pub fn send(&self, agent: &AgentId, frame: Utf8Bytes) -> Result<(), SendError> {
-        let session = self.session(agent).ok_or(SendError::Offline)?;
-        session.push(Out::Frame(frame))
-    }
-
-    /// Queue the same bytes for everybody; answers how many got them.
-    pub fn send_all(&self, frame: &Utf8Bytes) -> usize {
-        self.all().iter().filter(|s| s.push(Out::Frame(frame.clone())).is_ok()).count()
+        self.session(agent).ok_or(SendError::Offline)?.send(frame)
     }
 
     /// End every session, telling gateways when to come back.
@@ -245,6 +240,15 @@ impl Session {
             mpsc::error::TrySendError::Full(_) => SendError::Slow,
             mpsc::error::TrySendError::Closed(_) => SendError::Offline,
         })
+    }
+
+    /// Queue a frame that must not be missed: where it finds no room, the session ends.
+    pub(crate) fn send(&self, frame: Utf8Bytes) -> Result<(), SendError> {
+        let sent = self.push(Out::Frame(frame));
+        if sent == Err(SendError::Slow) {
+            self.end(Ended { reason: "slow", retry_after_secs: 5 });
+        }
+        sent
     }
 
     /// Ask it to end; the first reason counts.

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use viworks_protocol::frame::BackendFrame;
 
 use super::port::Port;
-use super::{Ended, Out, Session, text};
+use super::{Ended, Session, text};
 use crate::store::write::Note;
 
 /// How often the TLS files are looked at.
@@ -65,9 +65,8 @@ async fn ping(port: &Port) {
             end(port, session, "certificate-expired").await;
         } else {
             session.expect(nonce);
-            if session.push(Out::Frame(frame.clone())).is_err() {
-                session.end(Ended { reason: "slow", retry_after_secs: 5 });
-            }
+            // Who has no room for it is ended by that.
+            let _ = session.send(frame.clone());
         }
     }
 }
@@ -98,10 +97,8 @@ async fn announce(port: &Port, offers: &Utf8Bytes) {
         if n % STRIDE == STRIDE - 1 {
             tokio::task::yield_now().await;
         }
-        if session.push(Out::Frame(offers.clone())).is_err() {
-            // It would miss them for ever; when it comes back, it is told.
-            session.end(Ended { reason: "slow", retry_after_secs: 5 });
-        }
+        // Who has no room for them is told when back.
+        let _ = session.send(offers.clone());
     }
 }
 

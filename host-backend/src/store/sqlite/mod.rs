@@ -15,6 +15,8 @@ mod telemetry;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection, SqlitePool};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,6 +39,13 @@ pub(super) struct Writable {
 }
 
 pub(super) async fn open(file: &Path) -> Result<(Readers, Writable), StoreError> {
+    // Made here where absent, for its owner alone; SQLite gives its other files the same mode.
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(file)
+        .map_err(|e| StoreError::Open(sqlx::Error::Io(e)))?;
     let options = SqliteConnectOptions::new()
         .filename(file)
         .create_if_missing(true)
