@@ -105,3 +105,57 @@ async fn post(state: &AppState, schedule: &Schedule) -> Result<(), String> {
     tracing::info!(verb = CLEANUP, command = %accepted.command.id, targets = accepted.command.targets, "scheduled");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::store::model::{CommandFilter, PageOf};
+    use crate::store::write::Note;
+    use crate::testing::{component, hello, release};
+    use viworks_signing::keys::SecretKey;
+
+    #[tokio::test]
+    async fn the_schedule_posts_an_ordinary_command() {
+        let (dir, key) = (tempfile::tempdir().expect("a directory"), SecretKey::generate());
+        let release_keys = dir.path().join("release.pub.pem");
+        std::fs::write(&release_keys, key.public().to_pem().expect("PEM")).expect("written");
+        let config = Config { data_dir: dir.path().join("data"), release_keys, ..Config::default() };
+        let state = AppState::build(config).await.expect("built");
+        state.store.note(Note::Hello(Box::new(hello("web-01", 1)))).await.expect("noted");
+        state.store.flush().await.expect("written");
+        let mut schedule: Schedule =
+            serde_json::from_value(serde_json::json!({ "args": { "name": "old" }, "labels": { "tier": "web" } }))
+                .expect("a schedule");
+        assert!(post(&state, &schedule).await.is_err(), "no plugin has the verb yet");
+        let bytes = component("containers");
+        let signed = release(&key, "containers", 1, CLEANUP, &bytes);
+        state.catalog.publish(bytes.into(), signed, "tests").await.expect("published");
+        assert_eq!(post(&state, &schedule).await, Ok(()));
+        let page = state.store.commands(&CommandFilter::default(), &PageOf::first(10)).await.expect("read");
+        let [command] = &page.items[..] else { panic!("one command") };
+        assert_eq!((command.caller.as_str(), command.verb.as_str()), ("backend:schedule", CLEANUP));
+        assert_eq!(command.expires_ms - command.created_ms, HOUR_MS, "gone by the next run");
+        schedule.labels.clear();
+        assert!(post(&state, &schedule).await.is_err(), "nothing selected is nobody");
+        assert!(state.stop().await);
+    }
+
+    #[tokio::test]
+    async fn retention_goes_on_until_nothing_is_left() {
+        let (dir, key) = (tempfile::tempdir().expect("a directory"), SecretKey::generate());
+        let release_keys = dir.path().join("release.pub.pem");
+        std::fs::write(&release_keys, key.public().to_pem().expect("PEM")).expect("written");
+        let config = Config { data_dir: dir.path().join("data"), release_keys, ..Config::default() };
+        let state = AppState::build(config).await.expect("built");
+        for n in 0..6_000 {
+            let sample = Box::new(crate::testing::sample(n, 1.0));
+            let note = Note::Sample { agent: crate::testing::agent("a"), at_ms: n, sample };
+            state.store.note(note).await.expect("noted");
+        }
+        state.store.flush().await.expect("written");
+        // All of them and their one hour.
+        assert_eq!(prune(&state).await.expect("pruned"), 6_001);
+        assert!(state.stop().await);
+    }
+}

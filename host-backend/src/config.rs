@@ -40,7 +40,7 @@ pub struct Config {
     pub telemetry_hourly_retention_days: u64,
     pub command_retention_days: u64,
     pub audit_retention_days: u64,
-    /// Ended agents' results are awaited so long after expiry and timeout.
+    /// A delivered invocation's result is awaited so long after expiry and timeout.
     pub result_grace_secs: u32,
     /// Off when absent.
     pub cleanup_containers_schedule: Option<Schedule>,

@@ -115,6 +115,10 @@ impl Files {
                 .and_then(Iterator::collect::<Result<Vec<_>, _>>)
                 .map_err(|source| TlsError::Pem { path: path.clone(), source })?,
         };
+        if let (Some(path), []) = (&self.crl, &crls[..]) {
+            // An emptied file must not let revoked agents in.
+            return Err(TlsError::Empty { path: path.clone(), what: "revocation list" });
+        }
         let mut revoked = Revoked::new();
         for der in &crls {
             let path = || self.crl.clone().unwrap_or_default();

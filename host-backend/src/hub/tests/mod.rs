@@ -264,9 +264,11 @@ async fn revocation_ends_live_sessions_and_refuses_new_ones() {
     kept.say(&GatewayFrame::Telemetry { sample: sample(1, 1.0) }).await;
     assert!(backend.state.hub.is_connected(&agent("web-02")), "others stay");
 
-    // A file that can't be read leaves the old list in force.
-    std::fs::write(backend.dir.path().join("crl.pem"), "-----BEGIN X509 CRL-----\n!\n").expect("written");
-    assert!(backend.tls.renew().is_err());
+    // A file that can't be read, or is empty, leaves the old list in force.
+    for bad in ["-----BEGIN X509 CRL-----\n!\n", ""] {
+        std::fs::write(backend.dir.path().join("crl.pem"), bad).expect("written");
+        assert!(backend.tls.renew().is_err());
+    }
     let still = soon(backend.get(Some(backend.authority.client("web-01", 99)), "/health")).await;
     assert!(still.is_err(), "{still:?}");
 }
