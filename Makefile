@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 WASM := --release --target wasm32-wasip2
 
-.PHONY: help tools build guests lint unit e2e interop test demo bench deny
+.PHONY: help tools build guests debug lint unit e2e interop test demo bench deny
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,18 +27,22 @@ lint: ## formatting and lints, as CI wants them
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cd plugins && cargo clippy --locked $(WASM) -- -D warnings
 
-unit: guests ## unit and component tests, without the end-to-end ones
-	cargo build --locked --workspace --bins
-	cargo nextest run --locked --workspace --exclude viworks-tests
+# One form of build for everything, so that no dependency is built twice.
+debug: guests
+	cargo build --locked --workspace --all-targets
 
-e2e: guests ## end-to-end tests: real programs, real services
-	cargo build --locked --workspace --bins
-	cargo nextest run --locked -p viworks-tests
+unit: debug ## unit and component tests, without the end-to-end ones
+	cargo nextest run --locked --workspace --all-targets -E 'not package(viworks-tests)'
 
-interop: ## bundles against python securesystemslib, in-toto and openssl
+e2e: debug ## end-to-end tests: real programs, real services
+	cargo nextest run --locked --workspace --all-targets -E 'package(viworks-tests)'
+
+interop: debug ## bundles against python securesystemslib, in-toto and openssl
 	tests/interop/run.sh
 
-test: tools lint unit e2e interop ## everything, installing what it needs
+test: tools lint debug ## everything, installing what it needs
+	cargo nextest run --locked --workspace --all-targets
+	$(MAKE) interop
 
 demo: tools guests ## a backend, a gateway and the six classic verbs, in target/demo/
 	cargo build --locked --release --workspace --bins
