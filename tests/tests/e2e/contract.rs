@@ -127,7 +127,7 @@ fn an_open_api_describes_it_and_metrics_count_it() -> Result {
 fn an_agent_that_leaves_is_offline_and_its_telemetry_stays() -> Result {
     let cluster = Cluster::start_with(&Options { backend: "heartbeat_secs = 1".into() })?;
     let mut setup = viworks_tests::gateway::Setup::new(&cluster, "web-01")?;
-    setup.keys = "telemetry_secs = 1\nlabels = { tier = \"web\" }\n".into();
+    setup.keys = "telemetry_secs = 2\nlabels = { tier = \"web\" }\n".into();
     let mut gateway = setup.start(&cluster)?;
     cluster.ready("web-01", 0)?;
     let sample = eventually("a telemetry sample", Duration::from_secs(20), || {
@@ -141,5 +141,38 @@ fn an_agent_that_leaves_is_offline_and_its_telemetry_stays() -> Result {
         let agents = cluster.api.get("/agents?status=offline&label=tier=web")?.expect_status(200)?;
         Ok((agents["items"][0]["id"] == "web-01").then_some(()))
     })?;
+    Ok(())
+}
+
+/// As a shell script of the first system's users would.
+fn curl(args: &[&str]) -> std::io::Result<Value> {
+    let base = ["-sS", "--max-time", "60", "-H", "Content-Type: application/json"];
+    let text = viworks_tests::program::run("/usr/bin/curl".as_ref(), base.iter().chain(args))?;
+    serde_json::from_str(&text).map_err(Error::other)
+}
+
+#[test]
+fn curl_speaks_the_contract() -> Result {
+    let cluster = Cluster::start()?;
+    cluster.publish("health")?;
+    let _gateway = Gateway::start(&cluster, "web-01")?;
+    cluster.ready("web-01", 1)?;
+    let url = cluster.api.url();
+    let token = format!("Authorization: Bearer {}", cluster.token("curl", "operator")?);
+
+    assert_eq!(curl(&[&format!("{url}/health")])?["status"], "healthy");
+    let agents_health = curl(&["-k", &format!("https://{}/health", cluster.agents_addr)])?;
+    assert_eq!(agents_health, json!({"status": "healthy"}), "the agents' port needs no certificate for its health");
+    assert_eq!(curl(&["-H", &token, &format!("{url}/agents")])?["items"][0]["id"], "web-01");
+
+    let body = r#"{"verb":"get_system_health","args":{},"agent_targets":["web-01"]}"#;
+    let accepted = curl(&["-H", &token, "-d", body, &format!("{url}/commands")])?;
+    let id = accepted["id"].as_str().unwrap_or_default();
+    assert!(id.starts_with("cmd-"), "{accepted}");
+    let done = eventually("finished", Duration::from_secs(30), || {
+        let command = curl(&["-H", &token, &format!("{url}/commands/{id}")])?;
+        Ok((!command["finished"].is_null()).then_some(command))
+    })?;
+    assert_eq!(done["invocations"][0]["state"], "succeeded", "{done}");
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod contract;
 mod crash;
 mod delivery;
+mod demo;
 mod engine;
 mod hostile;
 mod identity;

@@ -1,6 +1,7 @@
 //! Real accounts of this machine, made and removed through the whole line. The names
 //! begin with `viwtest`, and whatever happens they are gone afterwards.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::json;
@@ -38,7 +39,10 @@ fn a_real_account_can_be_used_locked_and_deleted() -> Result {
     cluster.publish("accounts")?;
     let mut setup = Setup::new(&cluster, "real-01")?;
     // The machine itself; only its quarantine is the test's own, on the homes' file system.
-    let quarantine = tempfile::Builder::new().prefix(".viworks-quarantine-").tempdir_in("/home")?;
+    let quarantine = tempfile::Builder::new()
+        .prefix(".viworks-quarantine-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempdir_in("/home")?;
     setup.providers = format!("[providers.accounts]\nquarantine = {:?}\n", quarantine.path());
     setup.policy = setup.policy.replace("uids = { min = 20000, max = 29999 }", "uids = { min = 28000, max = 28999 }");
     let _gateway = setup.start(&cluster)?;

@@ -50,7 +50,7 @@ fn a_command_reaches_hundreds() -> Result {
 
 #[test]
 fn silence_is_unknown_and_batches_are_kept() -> Result {
-    let cluster = Cluster::start_with(&Options { backend: "heartbeat_secs = 1".into() })?;
+    let cluster = Cluster::start_with(&Options { backend: "heartbeat_secs = 1\nresult_grace_secs = 1".into() })?;
     cluster.publish("health")?;
     let _silent = fleet(&cluster, "mute", 2, "silent")?;
     online(&cluster, 2)?;
