@@ -102,6 +102,7 @@ impl App {
         let registry = Arc::<Registry>::default();
         let rules = Rules { release_keys: config.release_keys.clone(), policy: config.policy.clone() };
         let plugins = Plugins::open(&config.state_dir, rules, runtime, Arc::clone(&registry))?;
+        plugins.compile_by("/proc/self/exe");
         let (executor, events) = Executor::new(
             ExecutorConfig {
                 agent: config.agent.clone(),

@@ -47,6 +47,21 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compile a component from stdin to stdout; the gateway starts this itself.
+    #[command(hide = true)]
+    Compile,
+}
+
+/// `compile`
+#[must_use]
+pub fn compile() -> ExitCode {
+    match crate::plugins::compile::serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&crate::link::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Read and check the configuration.

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         match Cli::parse().command {
             Command::Run { config } => run(config).await,
             Command::Check { config, json } => cli::check(config, json),
+            Command::Compile => cli::compile(),
             Command::Status { socket, config, json } => cli::status(socket, config, json).await,
         }
     });

@@ -64,6 +64,26 @@ async fn what_is_active_survives_a_restart_without_compiling() {
 }
 
 #[tokio::test]
+async fn what_another_process_compiled_is_loaded_as_our_own() {
+    let mut gateway = Gateway::new("");
+    gateway.plugins.compile_by(env!("CARGO_BIN_EXE_viworks-gateway"));
+    let status = gateway.install(gateway.bundle("echo")).await;
+    assert_eq!(status.state, PluginState::Active, "{status:?}");
+    gateway.reopen(|_| ());
+    gateway.plugins.load().await;
+    let metrics = gateway.plugins.metrics();
+    let counts = (metrics.compiled.load(Ordering::Relaxed), metrics.cache_hits.load(Ordering::Relaxed));
+    assert_eq!(counts, (0, 1), "its engine is the same");
+    let report = gateway.executor(1, 0).run(gateway.warrant("ping", json!({"text": "x"}))).await;
+    assert_eq!(report.outcome, Outcome::Succeeded);
+
+    // And a compiler that fails is a refusal, not the end.
+    let broken = Gateway::new("");
+    broken.plugins.compile_by("/bin/false");
+    refused(&broken.install(broken.bundle("echo")).await, "E_COMPILE");
+}
+
+#[tokio::test]
 async fn compiled_code_that_was_touched_is_compiled_again() {
     let mut gateway = Gateway::new("").with(&["echo"]).await;
     let aot = gateway.dir.path().join("aot");

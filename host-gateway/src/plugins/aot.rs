@@ -19,7 +19,7 @@ use super::vault::{Vault, VaultError};
 const KEY_FILE: &str = "device.key";
 const KEY_LENGTH: usize = 32;
 /// A compiled component is several times its bytes.
-const MAX_ENTRY: u64 = 512 << 20;
+pub(super) const MAX_ENTRY: u64 = 512 << 20;
 
 /// The cache of one engine.
 pub(super) struct Cache {

@@ -2,6 +2,7 @@
 //!
 //! - [`fetch`]: chunks to bytes
 //! - [`admit`]: who signed them, and what this host leaves of their requests
+//! - [`compile`]: in a process of its own
 //! - [`aot`]: compiled once, kept safely
 //! - [`store`]: what is active survives a restart
 //! - [`registry`]: verb to plugin, swapped while others run
@@ -10,6 +11,7 @@
 
 pub mod admit;
 mod aot;
+pub mod compile;
 pub mod fetch;
 mod hmac;
 mod registry;
@@ -22,7 +24,7 @@ pub use store::{Rollback, StoreError};
 pub use vault::VaultError;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,6 +34,7 @@ use wasmtime::component::Component;
 
 use crate::runtime::{PrepareError, Prepared, Runtime};
 use aot::Cache;
+use compile::{CompileError, Compiler};
 use store::Store;
 
 /// More plugins than this are not fetched.
@@ -47,6 +50,7 @@ struct Inner {
     registry: Arc<Registry>,
     rules: Rules,
     cache: Cache,
+    compiler: Compiler,
     /// Locked for a whole installation, so that there is one at a time.
     store: Mutex<Store>,
     refused: Mutex<BTreeMap<String, PluginStatus>>,
@@ -73,7 +77,7 @@ pub enum InstallError {
     #[error(transparent)]
     Rollback(#[from] Rollback),
     #[error("the component does not compile")]
-    Compile(#[source] wasmtime::Error),
+    Compile(#[from] CompileError),
     #[error(transparent)]
     Prepare(#[from] PrepareError),
     #[error(transparent)]
@@ -122,11 +126,17 @@ impl Plugins {
             registry,
             rules,
             cache,
+            compiler: Compiler::default(),
             store: Mutex::new(store),
             refused: Mutex::default(),
             metrics: Arc::default(),
         };
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// Compile in a process of `program`, which must be this program, and not in this one.
+    pub fn compile_by(&self, program: impl Into<PathBuf>) {
+        self.0.compiler.set(program.into());
     }
 
     #[must_use]
@@ -258,7 +268,7 @@ impl Inner {
             return Ok(component);
         }
         self.metrics.compiled.fetch_add(1, Ordering::Relaxed);
-        let compiled = engine.precompile_component(bytes).map_err(InstallError::Compile)?;
+        let compiled = self.compiler.compile(bytes)?;
         match self.cache.store(digest, &compiled) {
             Ok(()) => drop(compiled),
             Err(error) => tracing::warn!(%digest, %error, "compiled code could not be kept"),
@@ -266,7 +276,7 @@ impl Inner {
         // Mapped from its file, its pages are shared and cold ones cost nothing.
         match self.cache.load(engine, digest) {
             Some(component) => Ok(component),
-            None => Component::from_binary(engine, bytes).map_err(InstallError::Compile),
+            None => Ok(Component::from_binary(engine, bytes).map_err(CompileError::Component)?),
         }
     }
 

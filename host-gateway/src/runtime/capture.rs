@@ -10,7 +10,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// What a line costs besides its text, so that empty lines are bounded too.
-const LINE_COST: usize = 32;
+const LINE_COST: usize = 40;
 /// A longer line of stdout or stderr is broken.
 const MAX_LINE: usize = 4 * 1024;
 /// Of what was last written to stderr, for the message of a trap: a panic's text.
@@ -45,9 +45,9 @@ impl LogBook {
             book.truncated = true;
             return;
         }
-        let text = &message[..message.floor_char_boundary(room)];
+        let (text, cost) = fitting(message, room);
         book.truncated |= text.len() < message.len();
-        book.left = room - text.len();
+        book.left = room - cost;
         book.lines.push(LogLine { level: level.to_owned(), message: text.to_owned() });
     }
 
@@ -72,6 +72,24 @@ impl LogBook {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (std::mem::take(&mut book.lines), book.truncated)
     }
+}
+
+/// As much of the beginning as fits into `room` bytes of JSON, and how many it takes:
+/// a control character takes six, so that bytes alone would bound nothing.
+fn fitting(message: &str, room: usize) -> (&str, usize) {
+    let mut cost = 0;
+    for (at, c) in message.char_indices() {
+        let more = match c {
+            '"' | '\\' | '\n' | '\r' | '\t' => 2,
+            '\0'..='\u{1f}' => 6,
+            _ => c.len_utf8(),
+        };
+        if cost + more > room {
+            return (&message[..at], cost);
+        }
+        cost += more;
+    }
+    (message, cost)
 }
 
 /// Which of the two streams of a guest.
@@ -183,7 +201,7 @@ mod tests {
         let (lines, truncated) = log.take();
         assert!(truncated);
         let bytes: usize = lines.iter().map(|l| l.message.len() + LINE_COST).sum();
-        assert!(bytes <= 1024 && lines.len() >= 20, "{bytes} bytes in {} lines", lines.len());
+        assert!(bytes <= 1024 && lines.len() >= 18, "{bytes} bytes in {} lines", lines.len());
     }
 
     #[test]
@@ -195,6 +213,19 @@ mod tests {
         }
         let (lines, truncated) = log.take();
         assert!(truncated && lines.len() <= 2);
+    }
+
+    #[test]
+    fn the_log_as_json_is_within_the_limit_whatever_is_written() {
+        for text in ["\0\u{1}\u{1f}", "\"\\\n\t", "ü€\u{1f600}", "plain"] {
+            let log = LogBook::new(4);
+            for _ in 0..1_000 {
+                log.write("info", &text.repeat(7));
+            }
+            let (lines, truncated) = log.take();
+            let json = serde_json::to_string(&lines).map(|json| json.len()).unwrap_or(usize::MAX);
+            assert!(truncated && json <= 4 * 1024 + 2, "{json} bytes of {text:?}");
+        }
     }
 
     #[test]

@@ -83,6 +83,14 @@ impl Runtime {
     }
 }
 
+/// Compile a component as every engine made here would, without making a pool.
+///
+/// # Errors
+/// When it is not a valid component, or wants a proposal that is off.
+pub fn compile(component: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    Engine::new(&base())?.precompile_component(component)
+}
+
 fn base() -> Config {
     let mut config = Config::new();
     config
@@ -92,6 +100,8 @@ fn base() -> Config {
         .async_stack_size(ASYNC_STACK)
         .cranelift_opt_level(OptLevel::Speed)
         .memory_init_cow(true)
+        // A host has work of its own; and one thread's memory is given back after it.
+        .parallel_compilation(false)
         // What no plugin needs is surface that no plugin gets.
         .wasm_threads(false)
         .wasm_shared_everything_threads(false)

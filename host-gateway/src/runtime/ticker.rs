@@ -92,3 +92,33 @@ fn run(state: &State, engine: &EngineWeak) {
         idle = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use wasmtime::{Config, Engine, Instance, Module, Store};
+
+    #[test]
+    fn it_parks_when_nothing_runs_and_wakes_for_the_next() -> wasmtime::Result<()> {
+        let engine = Engine::new(Config::new().epoch_interruption(true))?;
+        let ticker = Ticker::start(engine.weak())?;
+        let module = Module::new(&engine, wat::parse_str("(module (func (export \"spin\") (loop (br 0))))")?)?;
+        for _ in 0..2 {
+            let patience = Instant::now() + Duration::from_secs(30);
+            while !ticker.state.parked.load(Ordering::SeqCst) {
+                assert!(Instant::now() < patience, "it parks");
+                thread::sleep(TICK);
+            }
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(2);
+            store.epoch_deadline_trap();
+            let instance = Instance::new(&mut store, &module, &[])?;
+            let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
+            let running = ticker.running();
+            assert!(spin.call(&mut store, ()).is_err(), "an epoch ended it");
+            drop(running);
+        }
+        Ok(())
+    }
+}
