@@ -142,7 +142,7 @@ impl App {
 
         let tasks = TaskTracker::new();
         tasks.spawn(link.run(stop.clone()));
-        tasks.spawn(dispatch::events(events, outgoing.clone()));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(dispatch::events(events, outgoing.clone())));
         let (supply_to, deliveries) = mpsc::channel(DELIVERIES);
         let heard = dispatch::incoming(incoming, executor.clone(), journal.clone(), outgoing.clone(), supply_to);
         let supply = Supply::new(plugins.clone(), outgoing.clone());
