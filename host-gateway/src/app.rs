@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch;
 use crate::executor::{Executor, ExecutorConfig};
-use crate::host::{Host, HostConfig};
+use crate::host::Host;
 use crate::journal::{Journal, JournalError};
 use crate::link::{ConnectError, DELIVERIES, INCOMING, Link, Outgoing, Phase, Supply};
 use crate::plugins::{Plugins, Registry, Rules, StoreError};
@@ -92,7 +92,7 @@ impl App {
 
         let clock = Clock::default();
         let journal = journal(&config, &clock).await?;
-        let host = Arc::new(Host::new(&host_config(&config)));
+        let host = Arc::new(Host::new(&config.providers));
         let limits = config.policy.limits;
         let runtime = Arc::new(Runtime::new(RuntimeConfig {
             max_concurrency: config.max_concurrency,
@@ -222,18 +222,6 @@ async fn journal(config: &Config, clock: &Clock) -> Result<Journal, StartError> 
             Ok(Journal::unusable(error))
         }
     }
-}
-
-/// The providers' tables, with the contract's top-level keys in their places.
-fn host_config(config: &Config) -> HostConfig {
-    let mut providers = config.providers.clone();
-    let containers = &mut providers.containers.socket;
-    *containers = containers.take().or_else(|| config.container_engine.clone());
-    let scripts = &mut providers.scripts.root;
-    *scripts = scripts.take().or_else(|| config.scripts_root.clone());
-    let state = &mut providers.state.file;
-    *state = state.take().or_else(|| Some(config.state_dir.join("plugin-state.db")));
-    providers
 }
 
 /// Let the journal forget, a little at a time.

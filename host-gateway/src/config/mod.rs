@@ -37,6 +37,9 @@ pub const DEFAULT_FILE: &str = "/etc/viworks/gateway.toml";
 /// Names the file, where `--config` does not.
 pub const CONFIG_ENV: &str = "VIW_AGENT_CONFIG";
 
+/// Docker's. An engine that is not there is no fault: the capability says so when asked.
+const DEFAULT_ENGINE: &str = "/var/run/docker.sock";
+
 const DEFAULT_STATE_DIR: &str = "/var/lib/viworks-gateway";
 
 #[derive(Debug, Clone)]
@@ -46,8 +49,6 @@ pub struct Config {
     pub credentials: Arc<Credentials>,
     pub site: Option<String>,
     pub labels: BTreeMap<String, String>,
-    pub container_engine: Option<PathBuf>,
-    pub scripts_root: Option<PathBuf>,
     pub max_concurrency: u32,
     /// Invocations that wait beside the running ones; then `busy`.
     pub queue: u32,
@@ -139,13 +140,7 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
     }
 
     let path = |key: &str, faults: &mut Faults| values.text(key, faults).map(PathBuf::from);
-    let container_engine = values.text("container_engine", faults).map(|text| {
-        let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(&text));
-        if !path.is_absolute() {
-            faults.add("container_engine", &text, "is not a unix socket's absolute path", "write /run/docker.sock");
-        }
-        path
-    });
+    let container_engine = container_engine(values, faults);
     let max_concurrency = values.number("max_concurrency", 4, (1, 256), faults);
     let queue = values.number("queue", 64, (0, 10_000), faults);
     let cmd_timeout = values.number("cmd_timeout_secs", 45, (1, 86_400), faults);
@@ -177,10 +172,10 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         }
     });
     let mut providers = providers(values, faults);
-    if container_engine.is_some() {
-        providers.containers.socket.clone_from(&container_engine);
-    }
-    providers.scripts.root = scripts_root.clone().or(providers.scripts.root);
+    // The contract's keys stand above the providers' own.
+    let engine = container_engine.or(providers.containers.socket);
+    providers.containers.socket = Some(engine.unwrap_or_else(|| DEFAULT_ENGINE.into()));
+    providers.scripts.root = scripts_root.or(providers.scripts.root);
     providers.state.file.get_or_insert_with(|| state_dir.join("plugin-state.db"));
     Some(Config {
         backend: backend?,
@@ -188,8 +183,6 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         credentials: Arc::new(credentials?),
         site,
         labels,
-        container_engine,
-        scripts_root,
         max_concurrency,
         queue,
         cmd_timeout: Duration::from_secs(cmd_timeout.into()),
@@ -204,6 +197,16 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         json_log,
         providers,
     })
+}
+
+fn container_engine(values: &Values, faults: &mut Faults) -> Option<PathBuf> {
+    let text = values.text("container_engine", faults)?;
+    let path = PathBuf::from(text.strip_prefix("unix://").unwrap_or(&text));
+    if !path.is_absolute() {
+        let mend = format!("write {DEFAULT_ENGINE}, or where the engine listens");
+        faults.add("container_engine", &text, "is not a unix socket's absolute path", mend);
+    }
+    Some(path)
 }
 
 fn credentials(values: &Values, agent: Option<&AgentId>, now: i64, faults: &mut Faults) -> Option<Credentials> {

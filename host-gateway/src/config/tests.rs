@@ -128,6 +128,8 @@ fn a_sound_one_loads_with_the_contracts_defaults() {
     assert_eq!(config.policy.scopes.names(), ["vpn"]);
     assert_eq!(config.policy.limits.memory_mib, 8);
     assert_eq!(config.release_keys.len(), 2);
+    assert_eq!(config.providers.containers.socket, Some(DEFAULT_ENGINE.into()));
+    assert_eq!(config.providers.state.file, Some(config.state_dir.join("plugin-state.db")));
     assert!(!config.state_dir.exists(), "checking changes nothing");
 }
 

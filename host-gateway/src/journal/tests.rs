@@ -9,6 +9,7 @@ use super::store::Store;
 use super::*;
 
 const NOW: u64 = 1_800_000_000_000;
+const SOON: std::time::Duration = std::time::Duration::from_secs(10);
 
 fn id(n: u32) -> InvocationId {
     format!("inv-{n:032x}").parse().unwrap()
@@ -84,13 +85,19 @@ async fn what_waits_is_committed_together() {
     let journal = Journal::open(dir.path()).unwrap();
     // Hold the thread inside one request until the others wait.
     let (open, gate) = std::sync::mpsc::channel::<()>();
+    let (begun, holding) = oneshot::channel();
     let held = {
         let journal = journal.clone();
         tokio::spawn(async move {
-            let work = move |_: &Store| Ok(gate.recv_timeout(std::time::Duration::from_secs(10)).is_ok());
+            let mut begun = Some(begun);
+            let work = move |_: &Store| {
+                begun.take().map(|begun| begun.send(()));
+                Ok(gate.recv_timeout(SOON).is_ok())
+            };
             journal.run(work).await
         })
     };
+    holding.await.unwrap();
     let waiting: Vec<_> = (0..100)
         .map(|n| {
             let journal = journal.clone();
@@ -98,9 +105,12 @@ async fn what_waits_is_committed_together() {
         })
         .collect();
     let Ok(requests) = &journal.requests else { panic!("open") };
-    while requests.capacity() > QUEUE - 100 {
-        tokio::task::yield_now().await;
-    }
+    let all_wait = async {
+        while requests.capacity() > QUEUE - 100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, all_wait).await.unwrap();
     let log = |dir: &Path| std::fs::metadata(dir.join("journal.db-wal")).map_or(0, |m| m.len());
     let before = log(dir.path());
     open.send(()).unwrap();
