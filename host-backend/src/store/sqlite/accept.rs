@@ -1,4 +1,4 @@
-//! A command and all its invocations in two statements, whatever their number; and the
+//! A command and all its invocations in one go, whatever their number; and the
 //! claim of queued ones for delivery.
 
 use sqlx::{Row as _, SqliteConnection};
@@ -13,7 +13,33 @@ use crate::store::StoreError;
 use crate::store::model::{CommandState, InvocationState};
 use crate::store::write::{Acceptance, Claimed, NewCommand};
 
-pub(super) async fn accept(conn: &mut SqliteConnection, new: &NewCommand) -> Result<Acceptance, StoreError> {
+/// The command, its invocations and its audit entry, given to the engine's thread at once:
+/// each way there and back costs as much as a statement.
+macro_rules! statements {
+    () => {
+        "INSERT INTO commands (id, verb, plugin, digest, mode, args, caller, idempotency_key, state, created_ms,
+             expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent, request_sha256)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18);
+         INSERT INTO invocations (command, ordinal, id, agent, state, sent_ms)
+         SELECT (SELECT n FROM commands WHERE id = ?1), key, value ->> 0, value ->> 1,
+             iif(value ->> 2, 'sent', 'queued'), iif(value ->> 2, ?10, NULL)
+         FROM json_each(?19);
+         INSERT INTO audit (at_ms, actor, action, subject, decision, detail)
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+         FROM json_each(?20) ORDER BY key"
+    };
+}
+
+const STATEMENTS: &str = statements!();
+const ALONE: &str = concat!("BEGIN IMMEDIATE; ", statements!(), "; COMMIT");
+
+/// Store a command. `alone`: in a transaction of its own, which is committed here; the
+/// look for an earlier one with its key needs no transaction, since nobody else writes.
+pub(super) async fn accept(
+    conn: &mut SqliteConnection,
+    new: &NewCommand,
+    alone: bool,
+) -> Result<Acceptance, StoreError> {
     let mut command = new.command.clone();
     if let Some(key) = &command.idempotency_key {
         let before = sqlx::query("SELECT * FROM commands WHERE caller = ?1 AND idempotency_key = ?2")
@@ -33,45 +59,30 @@ pub(super) async fn accept(conn: &mut SqliteConnection, new: &NewCommand) -> Res
     command.counts.sent = sent;
     command.counts.queued = command.targets - sent;
     command.state = if sent > 0 { CommandState::Running } else { CommandState::Queued };
-    let done = sqlx::query(
-        "INSERT INTO commands (id, verb, plugin, digest, mode, args, caller, idempotency_key, state, created_ms,
-             expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent, request_sha256)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
-    )
-    .bind(command.id.as_str())
-    .bind(&command.verb)
-    .bind(&command.plugin)
-    .bind(&command.digest)
-    .bind(command.mode.as_str())
-    .bind(&command.args)
-    .bind(&command.caller)
-    .bind(command.idempotency_key.as_ref().map(|k| &k.key))
-    .bind(command.state.as_str())
-    .bind(int(command.created_ms))
-    .bind(int(command.expires_ms))
-    .bind(command.timeout_secs)
-    .bind(command.batch)
-    .bind(command.targets)
-    .bind(&command.targets_root)
-    .bind(command.counts.queued)
-    .bind(command.counts.sent)
-    .bind(command.idempotency_key.as_ref().map(|k| &k.request_sha256))
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::Statement)?;
-
-    sqlx::query(
-        "INSERT INTO invocations (command, ordinal, id, agent, state, sent_ms)
-         SELECT ?1, key, value ->> 0, value ->> 1, iif(value ->> 2, 'sent', 'queued'), iif(value ->> 2, ?2, NULL)
-         FROM json_each(?3)",
-    )
-    .bind(done.last_insert_rowid())
-    .bind(int(command.created_ms))
-    .bind(target_list(new))
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::Statement)?;
-    ledger::audit(conn, &[&new.audit]).await?;
+    sqlx::query(if alone { ALONE } else { STATEMENTS })
+        .bind(command.id.as_str())
+        .bind(&command.verb)
+        .bind(&command.plugin)
+        .bind(&command.digest)
+        .bind(command.mode.as_str())
+        .bind(&command.args)
+        .bind(&command.caller)
+        .bind(command.idempotency_key.as_ref().map(|k| &k.key))
+        .bind(command.state.as_str())
+        .bind(int(command.created_ms))
+        .bind(int(command.expires_ms))
+        .bind(command.timeout_secs)
+        .bind(command.batch)
+        .bind(command.targets)
+        .bind(&command.targets_root)
+        .bind(command.counts.queued)
+        .bind(command.counts.sent)
+        .bind(command.idempotency_key.as_ref().map(|k| &k.request_sha256))
+        .bind(target_list(new))
+        .bind(ledger::audit_list(&[&new.audit])?)
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
     Ok(Acceptance::Stored(command))
 }
 

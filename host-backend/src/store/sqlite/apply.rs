@@ -8,11 +8,22 @@ use super::{accept, agents, expiry, ledger, plugins, prune, settle, telemetry};
 use crate::store::StoreError;
 use crate::store::write::{Answer, Note, Op};
 
+/// An operation that is alone in its group, in a transaction of its own with fewer ways to
+/// the engine's thread and back; `None` for those that know no such way. On an error the
+/// transaction is still open.
+pub(super) async fn alone(conn: &mut SqliteConnection, op: &Op) -> Option<Result<Answer, StoreError>> {
+    match op {
+        Op::Accept(new) => Some(accept::accept(conn, new, true).await.map(|a| Answer::Accepted(Box::new(a)))),
+        Op::Settle(settlements) => Some(settle::settle(conn, settlements, true).await.map(Answer::Settled)),
+        _ => None,
+    }
+}
+
 pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, StoreError> {
     Ok(match op {
-        Op::Accept(new) => Answer::Accepted(Box::new(accept::accept(conn, new).await?)),
+        Op::Accept(new) => Answer::Accepted(Box::new(accept::accept(conn, new, false).await?)),
         Op::Claim { invocations, now_ms } => Answer::Claimed(accept::claim(conn, invocations, *now_ms).await?),
-        Op::Settle(settlements) => Answer::Settled(settle::settle(conn, settlements).await?),
+        Op::Settle(settlements) => Answer::Settled(settle::settle(conn, settlements, false).await?),
         Op::Cancel { command, now_ms, audit } => {
             let cancelled = expiry::cancel(conn, command, *now_ms).await?;
             if cancelled.is_some() {

@@ -7,15 +7,20 @@ use super::{Readers, int, json};
 use crate::store::StoreError;
 use crate::store::model::{AuditEntry, AuditRow, Page, PageOf, Token};
 
-pub(super) async fn audit(conn: &mut SqliteConnection, entries: &[&AuditEntry]) -> Result<(), StoreError> {
+/// Entries as the JSON that statements take them in.
+pub(super) fn audit_list(entries: &[&AuditEntry]) -> Result<String, StoreError> {
     let list: Vec<_> =
         entries.iter().map(|e| (e.at_ms, &e.actor, &e.action, &e.subject, e.decision.as_str(), &e.detail)).collect();
+    json(&list)
+}
+
+pub(super) async fn audit(conn: &mut SqliteConnection, entries: &[&AuditEntry]) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO audit (at_ms, actor, action, subject, decision, detail)
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
          FROM json_each(?1) ORDER BY key",
     )
-    .bind(json(&list)?)
+    .bind(audit_list(entries)?)
     .execute(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;

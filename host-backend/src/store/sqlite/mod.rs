@@ -58,6 +58,8 @@ pub(super) async fn open(file: &Path) -> Result<(Readers, Writable), StoreError>
     let pool = SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(Duration::from_secs(10))
+        // A file does not go away as a server does: the ping before each query costs more than it.
+        .test_before_acquire(false)
         .connect_with(options.clone().read_only(true).create_if_missing(false))
         .await
         .map_err(StoreError::Open)?;
@@ -73,6 +75,15 @@ impl Readers {
 impl Writable {
     /// Apply `ops` in one transaction: all or none.
     pub(super) async fn commit(&mut self, ops: &[&Op]) -> Result<Vec<Answer>, StoreError> {
+        if let [op] = ops
+            && let Some(answer) = apply::alone(&mut self.conn, op).await
+        {
+            if answer.is_err() {
+                // Fails where nothing was begun, and that is as well.
+                let _ = sqlx::raw_sql("ROLLBACK").execute(&mut self.conn).await;
+            }
+            return answer.map(|answer| vec![answer]);
+        }
         let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Statement)?;
         let mut answers = Vec::with_capacity(ops.len());
         for op in ops {

@@ -76,14 +76,56 @@ fn state_of(command: &Command) -> CommandState {
     }
 }
 
+macro_rules! move_counts {
+    ($changes:literal) => {
+        concat!(
+            "UPDATE commands SET state = j.value ->> 1, finished_ms = j.value ->> 2, last_seq = j.value ->> 3,
+                 cancel_requested = j.value ->> 4, due_ms = coalesce(j.value ->> 5, due_ms), queued = j.value ->> 6,
+                 sent = j.value ->> 7, running = j.value ->> 8, succeeded = j.value ->> 9, failed = j.value ->> 10,
+                 denied = j.value ->> 11, cancelled = j.value ->> 12, expired = j.value ->> 13,
+                 unknown = j.value ->> 14
+             FROM json_each(",
+            $changes,
+            ") AS j WHERE n = j.value ->> 0"
+        )
+    };
+}
+
+macro_rules! write_ends {
+    () => {
+        "UPDATE invocations SET state = j.value ->> 2, seq = j.value ->> 3, report = j.value ->> 4,
+             started_ms = coalesce(j.value ->> 5, started_ms), finished_ms = j.value ->> 6
+         FROM json_each(?1) AS j
+         WHERE invocations.command = j.value ->> 0 AND invocations.ordinal = j.value ->> 1"
+    };
+}
+
+const MOVE_COUNTS: &str = move_counts!("?1");
+const WRITE_ENDS: &str = write_ends!();
+const SETTLE: &str = concat!(write_ends!(), "; ", move_counts!("?2"));
+const SETTLE_ALONE: &str = concat!("BEGIN IMMEDIATE; ", write_ends!(), "; ", move_counts!("?2"), "; COMMIT");
+
 /// Move the counts of commands and, with them, their states; answers the commands.
 pub(super) async fn touch(
     conn: &mut SqliteConnection,
     deltas: &BTreeMap<i64, Delta>,
     now_ms: u64,
 ) -> Result<Vec<Command>, StoreError> {
+    let (commands, changes) = moved(conn, deltas, now_ms).await?;
+    if !commands.is_empty() {
+        sqlx::query(MOVE_COUNTS).bind(changes).execute(&mut *conn).await.map_err(StoreError::Statement)?;
+    }
+    Ok(commands)
+}
+
+/// The commands as they will be, and what [`MOVE_COUNTS`] makes of them.
+async fn moved(
+    conn: &mut SqliteConnection,
+    deltas: &BTreeMap<i64, Delta>,
+    now_ms: u64,
+) -> Result<(Vec<Command>, String), StoreError> {
     if deltas.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), String::new()));
     }
     let rows = sqlx::query("SELECT * FROM commands WHERE n IN (SELECT value FROM json_each(?1))")
         .bind(json(&deltas.keys().collect::<Vec<_>>())?)
@@ -126,18 +168,7 @@ pub(super) async fn touch(
         ]));
         commands.push(command);
     }
-    sqlx::query(
-        "UPDATE commands SET state = j.value ->> 1, finished_ms = j.value ->> 2, last_seq = j.value ->> 3,
-             cancel_requested = j.value ->> 4, due_ms = coalesce(j.value ->> 5, due_ms), queued = j.value ->> 6,
-             sent = j.value ->> 7, running = j.value ->> 8, succeeded = j.value ->> 9, failed = j.value ->> 10,
-             denied = j.value ->> 11, cancelled = j.value ->> 12, expired = j.value ->> 13, unknown = j.value ->> 14
-         FROM json_each(?1) AS j WHERE n = j.value ->> 0",
-    )
-    .bind(json(&changes)?)
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::Statement)?;
-    Ok(commands)
+    Ok((commands, json(&changes)?))
 }
 
 /// Write the ends. The counts are moved by [`touch`].
@@ -145,24 +176,25 @@ pub(super) async fn write_ends(conn: &mut SqliteConnection, ends: &[End<'_>]) ->
     if ends.is_empty() {
         return Ok(());
     }
+    sqlx::query(WRITE_ENDS).bind(end_list(ends)?).execute(&mut *conn).await.map_err(StoreError::Statement)?;
+    Ok(())
+}
+
+fn end_list(ends: &[End<'_>]) -> Result<String, StoreError> {
     let list: Vec<_> = ends
         .iter()
         .map(|e| (e.command, e.ordinal, e.state.as_str(), e.seq, e.report, e.started_ms, e.finished_ms))
         .collect();
-    sqlx::query(
-        "UPDATE invocations SET state = j.value ->> 2, seq = j.value ->> 3, report = j.value ->> 4,
-             started_ms = coalesce(j.value ->> 5, started_ms), finished_ms = j.value ->> 6
-         FROM json_each(?1) AS j
-         WHERE invocations.command = j.value ->> 0 AND invocations.ordinal = j.value ->> 1",
-    )
-    .bind(json(&list)?)
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::Statement)?;
-    Ok(())
+    json(&list)
 }
 
-pub(super) async fn settle(conn: &mut SqliteConnection, settlements: &[Settlement]) -> Result<Settled, StoreError> {
+/// Settle what is not settled yet. `alone`: in a transaction of its own, committed here;
+/// reading first needs none, since nobody else writes.
+pub(super) async fn settle(
+    conn: &mut SqliteConnection,
+    settlements: &[Settlement],
+    alone: bool,
+) -> Result<Settled, StoreError> {
     let keys: Vec<_> = settlements.iter().map(|s| &s.invocation).collect();
     let found = sqlx::query(
         "SELECT j.key AS place, i.command, i.ordinal, i.agent, i.state, i.seq, c.id AS command_id, c.last_seq
@@ -209,8 +241,16 @@ pub(super) async fn settle(conn: &mut SqliteConnection, settlements: &[Settlemen
         now_ms = now_ms.max(settlement.finished_ms);
         verdicts[place] = Verdict::Settled { command: id, ordinal, seq };
     }
-    write_ends(conn, &ends).await?;
-    Ok(Settled { verdicts, commands: touch(conn, &deltas, now_ms).await? })
+    let (commands, changes) = moved(conn, &deltas, now_ms).await?;
+    if !ends.is_empty() {
+        sqlx::query(if alone { SETTLE_ALONE } else { SETTLE })
+            .bind(end_list(&ends)?)
+            .bind(changes)
+            .execute(&mut *conn)
+            .await
+            .map_err(StoreError::Statement)?;
+    }
+    Ok(Settled { verdicts, commands })
 }
 
 /// Gateways have journaled these: they run. Only an agent's own, and only from `sent`.
