@@ -110,7 +110,12 @@ impl Wanted {
 async fn freeze(api: &Shared, wanted: Wanted) -> Result<Vec<AgentId>> {
     let targets = match wanted {
         Wanted::These(ids) => {
-            let unknown = api.app.store.unknown_agents(&ids).await?;
+            // Who is connected is known; only the others are looked for.
+            let connected = api.app.hub.connected_of(&ids);
+            let absent: Vec<AgentId> =
+                ids.iter().zip(connected).filter(|(_, connected)| !connected).map(|(id, _)| id.clone()).collect();
+            let unknown =
+                if absent.is_empty() { Vec::new() } else { api.app.store.unknown_agents(&absent).await? };
             if !unknown.is_empty() {
                 return Err(Problem::unknown_agents(unknown.into_iter().map(String::from).collect()));
             }
