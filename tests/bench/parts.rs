@@ -26,17 +26,58 @@ pub fn http_echo(runtime: &tokio::runtime::Runtime, rounds: usize) -> Result<Ser
     Ok(Series::micros(&times))
 }
 
-/// One row, one transaction, `synchronous=FULL`, on the file system of `dir`.
-pub fn durable_commit(dir: &Path, rounds: usize) -> Result<Series> {
+/// The two commits of a command's journey, each alone.
+pub struct Commits {
+    /// A command, its invocation and its audit entry.
+    pub accept: Series,
+    /// The invocation's result, and the command's counts.
+    pub settle: Series,
+    /// One row in one table, for comparison.
+    pub one_row: Series,
+}
+
+/// The rows that a command's journey writes, into the backend's own schema, through plain
+/// SQLite with `synchronous=FULL`, on the file system of `dir`.
+pub fn durable_commits(dir: &Path, rounds: usize) -> Result<Commits> {
+    const SCHEMA: &str = include_str!("../../host-backend/src/store/sqlite/migrations/0001_first.sql");
     let db = rusqlite::Connection::open(dir.join("commit.db")).map_err(Error::other)?;
-    db.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)",
-    )
-    .map_err(Error::other)?;
-    let mut insert = db.prepare("INSERT INTO t (v) VALUES (?1)").map_err(Error::other)?;
-    let value = "x".repeat(300);
-    let times = repeat(rounds, || insert.execute([&value]).map(drop).map_err(Error::other))?;
-    Ok(Series::micros(&times))
+    let run = |sql: &str| db.execute_batch(sql).map_err(Error::other);
+    run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;")?;
+    run(SCHEMA)?;
+    run("CREATE TABLE one (k INTEGER PRIMARY KEY, v TEXT)")?;
+    let filler = "x".repeat(300);
+    let mut n = 0u64;
+    let one_row = repeat(rounds, || run(&format!("INSERT INTO one (v) VALUES ('{filler}')")))?;
+    let accept = repeat(rounds, || {
+        n += 1;
+        run(&format!(
+            "BEGIN IMMEDIATE;
+             INSERT INTO commands (id, verb, plugin, digest, mode, args, caller, state, created_ms, expires_ms, due_ms,
+                 timeout_secs, targets, targets_root, sent)
+             VALUES ('cmd-{n:032x}', 'ping', 'echo', '{n:064x}', 'apply', '{filler}', 'admin', 'running', {n}, {n}, {n},
+                 45, 1, '{n:064x}', 1);
+             INSERT INTO invocations (command, ordinal, id, agent, state, sent_ms)
+             VALUES (last_insert_rowid(), 0, 'inv-{:032x}', 'bench-1', 'sent', {n});
+             INSERT INTO audit (at_ms, actor, action, subject, decision, detail)
+             VALUES ({n}, 'admin', 'command.accept', 'cmd-{n:032x}', 'allowed', 'apply ping on 1 agents');
+             COMMIT",
+            // Ids of invocations are hashes: they land anywhere in their index.
+            u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+        ))
+    })?;
+    n = 0;
+    let settle = repeat(rounds, || {
+        n += 1;
+        run(&format!(
+            "BEGIN IMMEDIATE;
+             UPDATE invocations SET state = 'succeeded', seq = 1, report = '{filler}', started_ms = 1, finished_ms = 2
+             WHERE command = {n} AND ordinal = 0;
+             UPDATE commands SET state = 'finished', finished_ms = 2, last_seq = 1, sent = 0, succeeded = 1
+             WHERE n = {n};
+             COMMIT"
+        ))
+    })?;
+    Ok(Commits { accept: Series::micros(&accept), settle: Series::micros(&settle), one_row: Series::micros(&one_row) })
 }
 
 /// One text there and one back over mutual TLS, the peer a simulated agent.
