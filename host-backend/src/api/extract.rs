@@ -1,11 +1,16 @@
 //! Reading requests: JSON bodies, paths and queries, each with a problem for every way to
 //! be wrong. Refuses other content types, unknown fields, slow and oversize bodies.
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
+use hyper::body::{Frame, SizeHint};
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Shared;
@@ -14,6 +19,10 @@ use crate::authz::{Action, Permit};
 
 /// A body must have arrived within this time, whatever its size.
 pub const BODY_WITHIN: Duration = Duration::from_secs(20);
+
+/// What is read and forgotten of a refused body, in bytes and time.
+const DRAINED: usize = 8 * 1024 * 1024;
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A JSON body.
 #[derive(Debug)]
@@ -40,10 +49,49 @@ async fn read<T: DeserializeOwned>(
     state: &(impl Send + Sync),
     within: Duration,
 ) -> Result<T, Problem> {
-    match tokio::time::timeout(within, axum::Json::from_request(request, state)).await {
-        Ok(Ok(axum::Json(body))) => Ok(body),
-        Ok(Err(rejection)) => Err(rejection.into()),
-        Err(_) => Err(Problem::invalid(format!("the body did not arrive within {} seconds", within.as_secs()))),
+    let (parts, body) = request.into_parts();
+    let body = Rest(Arc::new(Mutex::new(body)));
+    let request = Request::from_parts(parts, Body::new(body.clone()));
+    let rejection = match tokio::time::timeout(within, axum::Json::from_request(request, state)).await {
+        Ok(Ok(axum::Json(read))) => return Ok(read),
+        Ok(Err(rejection)) => rejection,
+        Err(_) => {
+            return Err(Problem::invalid(format!("the body did not arrive within {} seconds", within.as_secs())));
+        }
+    };
+    // Slower or longer ones may lose their answer.
+    let _ = tokio::time::timeout(DRAIN_WITHIN, body.drain()).await;
+    Err(rejection.into())
+}
+
+/// A body of which the unread rest can still be taken after a refusal. A connection that
+/// is closed over unread bytes is reset, and its client never sees why it was refused.
+#[derive(Clone)]
+struct Rest(Arc<Mutex<Body>>);
+
+impl Rest {
+    /// Read and forget, at most [`DRAINED`] bytes.
+    async fn drain(mut self) {
+        let mut left = DRAINED;
+        while let Some(Ok(frame)) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl HttpBody for Rest {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
     }
 }
 
@@ -98,7 +146,6 @@ impl From<JsonRejection> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
     use axum::http::header;
     use serde::Deserialize;
 

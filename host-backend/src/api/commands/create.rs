@@ -114,8 +114,7 @@ async fn freeze(api: &Shared, wanted: Wanted) -> Result<Vec<AgentId>> {
             let connected = api.app.hub.connected_of(&ids);
             let absent: Vec<AgentId> =
                 ids.iter().zip(connected).filter(|(_, connected)| !connected).map(|(id, _)| id.clone()).collect();
-            let unknown =
-                if absent.is_empty() { Vec::new() } else { api.app.store.unknown_agents(&absent).await? };
+            let unknown = if absent.is_empty() { Vec::new() } else { api.app.store.unknown_agents(&absent).await? };
             if !unknown.is_empty() {
                 return Err(Problem::unknown_agents(unknown.into_iter().map(String::from).collect()));
             }
