@@ -103,10 +103,9 @@ pub fn measure(table: &mut Table, hot_load: bool) -> Result<Series> {
     let faster = |v: f64, b: f64| v * 20.0 <= b;
     table.add("invocation_read", "us", &invocation, ("bash_script", &script), Some(("≥ 20× faster", faster)));
 
-    let journal = Journal::open(&dir.path().join("threads")).or_else(|_| {
-        std::fs::create_dir(dir.path().join("threads"))?;
-        Journal::open(&dir.path().join("threads")).map_err(Error::other)
-    })?;
+    let threads = dir.path().join("threads");
+    std::fs::create_dir(&threads)?;
+    let journal = Journal::open(&threads).map_err(Error::other)?;
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         one.push(throughput(&plugin, &journal, &args, 1)?);
