@@ -79,6 +79,8 @@ pub(crate) fn report(outcome: Outcome) -> Report {
         result: serde_json::value::RawValue::from_string("{\"ok\":true}".to_owned()).ok(),
         failure: None,
         effects: Vec::new(),
+        plan: None,
+        receipt: None,
         log: Vec::new(),
         log_truncated: false,
         cost: Cost::default(),

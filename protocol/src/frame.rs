@@ -53,6 +53,10 @@ pub enum GatewayFrame {
     Plugin {
         status: PluginStatus,
     },
+    /// Ask for a file of the release repository's metadata, for example `2.root.json`.
+    Metadata {
+        name: String,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,6 +75,9 @@ pub struct Hello {
     pub labels: BTreeMap<String, String>,
     pub max_concurrency: u32,
     pub plugins: Vec<PluginStatus>,
+    /// SPKI PEM of the key that signs this gateway's receipts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt_key: Option<String>,
 }
 
 /// One plugin on one gateway.
@@ -126,6 +133,15 @@ pub enum BackendFrame {
     Plugins {
         plugins: Vec<PluginOffer>,
     },
+    /// The release repository has news: its timestamp's version.
+    Repository {
+        timestamp: u64,
+    },
+    /// A file of the repository's metadata, whole; `None`: there is no such file.
+    Metadata {
+        name: String,
+        text: Option<String>,
+    },
     /// The session ends; come back after so many seconds.
     Goodbye {
         reason: String,
@@ -174,6 +190,7 @@ impl GatewayFrame {
             Self::Telemetry { .. } => ("telemetry", 16 * 1024, 30),
             Self::Fetch { .. } => ("fetch", 512, 600),
             Self::Plugin { .. } => ("plugin", 8 * 1024, 600),
+            Self::Metadata { .. } => ("metadata", 256, 600),
         };
         Bounds { kind, max_bytes, per_minute }
     }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use viworks_signing::dsse::Envelope;
 
 /// The end of an invocation. `expired` means never delivered, `failed` means it ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,6 +67,23 @@ pub struct EffectReport {
     /// In words: `create account deploy (uid 1004)`.
     pub summary: String,
     pub state: EffectState,
+    /// What it changes, in fields that people know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diff: Vec<DiffLine>,
+    /// Whether it can't be taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub irreversible: bool,
+}
+
+/// One field of an effect: absent before means that it appears, absent after that it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiffLine {
+    pub field: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +95,10 @@ pub enum EffectState {
     Failed,
     /// The intent was journaled and no result: it may have happened.
     Unknown,
+    /// Applied, and taken back when the verb failed.
+    RolledBack,
+    /// Applied, and could not be taken back when the verb failed.
+    Stuck,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +134,12 @@ pub struct Report {
     pub failure: Option<Failure>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<EffectReport>,
+    /// Of a plan: lowercase hex SHA-256 over its effects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// The gateway's signed record of all this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Box<Envelope>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<LogLine>,
     /// Whether log lines were dropped at the limit.
@@ -132,6 +160,8 @@ impl Report {
             result: None,
             failure: Some(Failure { code: code.to_owned(), message: message.into(), rule: None }),
             effects: Vec::new(),
+            plan: None,
+            receipt: None,
             log: Vec::new(),
             log_truncated: false,
             cost: Cost::default(),

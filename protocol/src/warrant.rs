@@ -47,13 +47,24 @@ pub struct Warrant {
     pub plugin: String,
     /// Lowercase hex SHA-256 of the component.
     pub digest: String,
+    /// Other releases of the plugin that may serve it, while a rollout has both about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// Lowercase hex SHA-256 of the canonical arguments (RFC 8785).
     pub args_sha256: String,
     pub mode: Mode,
     /// The operator that asked.
     pub caller: String,
-    /// Operators that approved; their signatures come with a later version.
-    pub approvals: Vec<String>,
+    /// What operators signed over this order, each with a key of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Envelope>,
+    /// Digests of plans: applying may not depart from the one that this gateway made.
+    /// Empty: not bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plans: Vec<String>,
+    /// Take back what this command did here, instead of running the verb.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<CommandId>,
     pub not_before_ms: u64,
     pub expires_ms: u64,
     /// Wall-clock limit of one invocation, in seconds.
@@ -219,7 +230,10 @@ mod tests {
                 args_sha256: args_sha256(args),
                 mode: Mode::Apply,
                 caller: "alice".into(),
+                also: vec![],
                 approvals: vec![],
+                plans: vec![],
+                undo: None,
                 not_before_ms: NOW,
                 expires_ms: NOW + 60_000,
                 timeout_secs: 45,

@@ -1,11 +1,12 @@
 //! What each frame of a gateway sets in motion. The agent is the session's, never the
 //! frame's.
 
-use viworks_protocol::frame::GatewayFrame;
+use viworks_protocol::frame::{BackendFrame, GatewayFrame};
 
 use super::port::Port;
 use super::{Out, PartJob, Session};
 use crate::dispatch::Progress;
+use crate::hub;
 use crate::store::write::{Note, PartKey};
 
 const MAX_WORD: usize = 256;
@@ -37,6 +38,10 @@ pub(super) async fn handle(port: &Port, session: &Session, frame: GatewayFrame) 
             Ok(())
         }
         GatewayFrame::Fetch { digest, part, offset } => fetch(port, session, PartKey { digest, part }, offset).await,
+        GatewayFrame::Metadata { name } => {
+            let _ = session.push(Out::Frame(hub::text(&BackendFrame::Metadata { name, text: None })));
+            Ok(())
+        }
         GatewayFrame::Plugin { status } => {
             let words = [&status.plugin, &status.version, &status.digest];
             if words.iter().any(|word| word.len() > MAX_WORD) {

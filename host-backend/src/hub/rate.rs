@@ -3,7 +3,7 @@
 
 use viworks_protocol::frame::{Bounds, GatewayFrame};
 
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 const WINDOW_MS: u64 = 60_000;
 
 #[derive(Debug, Default)]
@@ -31,6 +31,7 @@ fn place(frame: &GatewayFrame) -> usize {
         GatewayFrame::Telemetry { .. } => 5,
         GatewayFrame::Fetch { .. } => 6,
         GatewayFrame::Plugin { .. } => 7,
+        GatewayFrame::Metadata { .. } => 8,
     }
 }
 

@@ -53,6 +53,8 @@ impl Recorder {
             kind: effect.kind().to_owned(),
             summary: effect.summary(),
             state: EffectState::Unknown,
+            diff: Vec::new(),
+            irreversible: false,
         });
         let applied = effect.apply(&self.host).await;
         self.reports[seq as usize].state = if applied.is_ok() { EffectState::Applied } else { EffectState::Failed };

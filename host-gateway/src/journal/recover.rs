@@ -22,7 +22,7 @@ pub(super) fn recover(store: &Store, now_ms: u64) -> rusqlite::Result<Recovered>
                     2 => EffectState::Failed,
                     _ => EffectState::Unknown,
                 };
-                EffectReport { kind, summary, state }
+                EffectReport { kind, summary, state, diff: Vec::new(), irreversible: false }
             });
             let mut report = Report::refused(Outcome::Unknown, "interrupted", message, now_ms);
             report.effects = effects.collect();

@@ -68,6 +68,8 @@ pub(super) fn kind(frame: &BackendFrame) -> (&'static str, usize) {
         BackendFrame::Cancel { .. } => ("cancel", 256),
         BackendFrame::Ack { .. } => ("ack", 256),
         BackendFrame::Plugins { .. } => ("plugins", 256 * 1_024),
+        BackendFrame::Repository { .. } => ("repository", 256),
+        BackendFrame::Metadata { .. } => ("metadata", MAX_FRAME),
         BackendFrame::Goodbye { .. } => ("goodbye", 4_096),
     }
 }
@@ -158,7 +160,10 @@ mod tests {
             args_sha256: warrant::args_sha256("{}"),
             mode: Mode::Apply,
             caller: "alice".into(),
-            approvals: vec![],
+            also: Vec::new(),
+            approvals: Vec::new(),
+            plans: Vec::new(),
+            undo: None,
             not_before_ms: NOW,
             expires_ms: NOW + 60_000,
             timeout_secs: 5,

@@ -189,6 +189,8 @@ async fn hear(message: Message, link: &Link) -> Result<(), Why> {
             BackendFrame::Cancel { invocation } => Some(Incoming::Cancel(invocation)),
             BackendFrame::Ack { invocation } => Some(Incoming::Acknowledged(invocation)),
             BackendFrame::Plugins { plugins } => Some(Incoming::Offers(plugins)),
+            // Releases are judged without a repository so far.
+            BackendFrame::Repository { .. } | BackendFrame::Metadata { .. } => None,
             BackendFrame::Goodbye { reason, retry_after_secs } => return Err(goodbye(reason, retry_after_secs)),
             BackendFrame::Welcome { .. } => return Err(FrameError::Turn("welcome").into()),
         },

@@ -166,6 +166,18 @@ impl Call {
             Ok(result) => (Outcome::Succeeded, result, None),
             Err(Ended { outcome, failure }) => (outcome, None, Some(failure)),
         };
-        Report { outcome, result, failure, effects, log, log_truncated, cost, started_ms: 0, finished_ms: 0 }
+        Report {
+            outcome,
+            result,
+            failure,
+            effects,
+            plan: None,
+            receipt: None,
+            log,
+            log_truncated,
+            cost,
+            started_ms: 0,
+            finished_ms: 0,
+        }
     }
 }

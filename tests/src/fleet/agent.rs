@@ -80,6 +80,8 @@ impl Answers {
             result: Some(self.result.clone()),
             failure: None,
             effects: Vec::new(),
+            plan: None,
+            receipt: None,
             log: Vec::new(),
             log_truncated: false,
             cost: Cost { wall_us: 1, ..Cost::default() },
@@ -143,6 +145,7 @@ pub async fn run_agent(
     gate: Arc<Semaphore>,
 ) -> Result<()> {
     let hello = Hello {
+        receipt_key: None,
         protocol: viworks_protocol::VERSION,
         agent: id.clone(),
         version: "0.0.0-simulated".into(),
@@ -193,7 +196,11 @@ async fn serve(mut socket: Socket, id: &AgentId, behaviour: Behaviour, answers: 
                 counts.acks.fetch_add(1, Ordering::Relaxed);
             }
             BackendFrame::Goodbye { reason, .. } => return Err(Error::other(reason)),
-            BackendFrame::Ping { .. } | BackendFrame::Cancel { .. } | BackendFrame::Plugins { .. } => {}
+            BackendFrame::Ping { .. }
+            | BackendFrame::Cancel { .. }
+            | BackendFrame::Plugins { .. }
+            | BackendFrame::Repository { .. }
+            | BackendFrame::Metadata { .. } => {}
         }
     }
     Ok(())

@@ -138,6 +138,9 @@ pub struct Invocation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     pub effects: Vec<Effect>,
+    /// Of a plan: its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     pub log: Vec<LogLine>,
     /// Log lines were dropped at the limit.
     pub log_truncated: bool,
@@ -166,6 +169,18 @@ pub struct Effect {
     pub summary: String,
     #[schema(value_type = EffectStateWord)]
     pub state: viworks_protocol::outcome::EffectState,
+    /// What it changes, in fields that people know.
+    pub diff: Vec<DiffLine>,
+    /// Whether it can't be taken back.
+    pub irreversible: bool,
+}
+
+/// One field of an effect: null before means that it appears, null after that it goes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DiffLine {
+    pub field: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -235,6 +250,8 @@ pub enum EffectStateWord {
     Applied,
     Failed,
     Unknown,
+    RolledBack,
+    Stuck,
 }
 
 impl From<viworks_protocol::warrant::Mode> for Mode {
@@ -281,6 +298,20 @@ impl From<model::Command> for CommandSummary {
     }
 }
 
+impl From<viworks_protocol::outcome::EffectReport> for Effect {
+    fn from(effect: viworks_protocol::outcome::EffectReport) -> Self {
+        let line =
+            |l: viworks_protocol::outcome::DiffLine| DiffLine { field: l.field, before: l.before, after: l.after };
+        Self {
+            kind: effect.kind,
+            summary: effect.summary,
+            state: effect.state,
+            diff: effect.diff.into_iter().map(line).collect(),
+            irreversible: effect.irreversible,
+        }
+    }
+}
+
 impl From<model::Invocation> for Invocation {
     fn from(stored: model::Invocation) -> Self {
         let mut invocation = Self {
@@ -290,6 +321,7 @@ impl From<model::Invocation> for Invocation {
             result: None,
             failure: None,
             effects: Vec::new(),
+            plan: None,
             log: Vec::new(),
             log_truncated: false,
             cost: Cost::default(),
@@ -299,11 +331,8 @@ impl From<model::Invocation> for Invocation {
         if let Some(report) = stored.report() {
             invocation.result = report.result;
             invocation.failure = report.failure.map(|f| Failure { code: f.code, message: f.message, rule: f.rule });
-            invocation.effects = report
-                .effects
-                .into_iter()
-                .map(|e| Effect { kind: e.kind, summary: e.summary, state: e.state })
-                .collect();
+            invocation.effects = report.effects.into_iter().map(Effect::from).collect();
+            invocation.plan = report.plan;
             invocation.log = report.log.into_iter().map(|l| LogLine { level: l.level, message: l.message }).collect();
             invocation.log_truncated = report.log_truncated;
             invocation.cost = Cost {

@@ -168,6 +168,7 @@ impl Gateway {
 
     pub(super) async fn hello(&mut self, id: &str) {
         self.say(&GatewayFrame::Hello(Hello {
+            receipt_key: None,
             protocol: VERSION,
             agent: agent(id),
             version: "0.1.0".into(),
