@@ -3,6 +3,7 @@
 //! - [`dsse`]: the envelope that every signed statement travels in
 //! - [`keys`]: Ed25519 keys, their files and the one strict verifier; [`at_rest`]: keys
 //!   under a password
+//! - [`signer`]: whatever signs: a key in memory or in a token
 //! - [`strict_json`]: JSON from outside, with what serde_json lets pass refused
 //! - [`manifest`]: `plugin.toml`, what the plugin's author writes; [`fault`]: what is
 //!   wrong with it
@@ -11,8 +12,10 @@
 //! - [`pack`]: doc comments into the component, before it is signed
 //! - [`release`]: the signed statement that binds all of it to the bytes
 //! - [`publish`]: from component and manifest to the signed statement
+//! - [`trust`]: who may speak, in which role, and how many must agree
 //! - [`verify`]: bytes and statements in, a [`verify::VerifiedRelease`] out
-//! - [`grant`]: scopes, and the grant that request and policy leave over
+//! - [`grant`]: scopes, and the grant that request, reviews and policy leave over
+//! - [`policy`]: the host owner's file
 //!
 //! Pure: no network, no clock of its own, no host access but the files that
 //! `viworks-sign` names.
@@ -30,9 +33,13 @@ pub mod keys;
 pub mod manifest;
 pub mod names;
 pub mod pack;
+pub mod policy;
 pub mod publish;
 pub mod release;
+pub mod signer;
 pub mod strict_json;
+mod table;
+pub mod trust;
 pub mod verify;
 
 pub use publish::{build_release, sign_release};

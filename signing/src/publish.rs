@@ -11,6 +11,7 @@ use crate::constraints;
 use crate::describe::{self, Description, describe};
 use crate::dsse::{Envelope, MAX_SIGNATURES};
 use crate::fault::{Faults, choices};
+use crate::grant::CAPABILITIES;
 use crate::keys::SecretKey;
 use crate::manifest::Manifest;
 use crate::release::{
@@ -24,7 +25,6 @@ const ALWAYS: &str = "1970-01-01T00:00:00Z";
 const GATEWAY: &str = "viworks:gateway/";
 /// Interfaces that every plugin may use, without a scope.
 const SHARED: [&str; 4] = ["types", "invocation", "log", "progress"];
-const CAPABILITIES: [&str; 6] = ["accounts", "vpn", "system", "containers", "scripts", "state"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

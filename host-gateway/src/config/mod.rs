@@ -18,7 +18,6 @@ pub use backend::{BackendUrl, Pin};
 pub use fault::{Fault, Faults};
 pub use identity::{Credentials, provider, spiffe_id};
 pub use keys::{Env, process_env};
-pub use policy::Policy;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +26,7 @@ use std::time::Duration;
 
 use viworks_protocol::id::AgentId;
 use viworks_signing::keys::PublicKey;
+pub use viworks_signing::policy::Policy;
 
 use crate::host::HostConfig;
 use keys::Values;
@@ -159,7 +159,7 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
     let release_keys = public_keys(values, "release_keys", "the public keys that sign plugin releases", faults);
     let policy = values
         .required("policy", "the host owner's policy file; an empty one allows nothing", faults)
-        .map_or_else(Policy::default, |path| Policy::load(Path::new(&path), faults));
+        .map_or_else(Policy::default, |path| policy::load(Path::new(&path), &release_keys, faults));
     let scripts_root = path("scripts_root", faults);
     files::scripts(scripts_root.as_deref(), &values.list("required_scripts", faults), &policy, faults);
 

@@ -189,10 +189,10 @@ fn faults_of_files_name_their_key() {
         ("trust_bundle", "", "holds no certificate"),
         ("warrant_keys", "", "PUBLIC KEY"),
         ("release_keys", weak, "weak"),
-        ("policy", "[capabilities.vpm]", "unknown field"),
+        ("policy", "[capabilities.vpm]", "an unknown capability"),
         ("policy", "[limits]\noutput_kib = 90000", "output_kib"),
-        ("policy", "[capabilities.scripts]\npins = { a = \"AB\" }", "lowercase hex"),
-        ("policy", "[capabilities.accounts]\nuids = { min = 10, max = 20 }", "1000"),
+        ("policy", "[capabilities.scripts]\npins = { a = \"AB\" }", "pins.a is \"AB\""),
+        ("policy", "[capabilities.accounts]\nuids = { min = 10, max = 20 }", "accounts.uids is { min = 10"),
     ] {
         let mut bench = Bench::new();
         bench.file(key, content);

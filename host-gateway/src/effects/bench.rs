@@ -54,7 +54,7 @@ impl Bench {
         };
         let recorder = Recorder::new(invocation, class, self.journal.clone(), Arc::clone(&self.host));
         let limits = Limits { host_calls: 1_000, ..Limits::default() };
-        Call::new(facts, Arc::new(Grant::of(release, policy)), Arc::clone(&self.host), recorder, &limits)
+        Call::new(facts, Arc::new(Grant::of(release, [], policy)), Arc::clone(&self.host), recorder, &limits)
     }
 
     /// Apply an effect without gate and journal, as taking back will.

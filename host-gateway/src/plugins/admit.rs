@@ -84,7 +84,7 @@ impl Vouched {
         if !host_api_fits(&release.host_api) {
             return Err(AdmitError::HostApi { wanted: release.host_api.clone() });
         }
-        let grant = Arc::new(Grant::of(&release.capabilities, &rules.policy.scopes));
+        let grant = Arc::new(Grant::of(&release.capabilities, [], &rules.policy.scopes));
         let limits = release.limits.min(rules.policy.limits);
         Ok(Self { verified, grant, limits })
     }

@@ -1,10 +1,11 @@
-//! Scopes and grants: what a plugin asks for, what a host's owner allows, and what both
-//! leave over. A grant keeps its layers apart, and every layer must allow a call, so
+//! Scopes and grants: what a plugin asks for, what security reviews and the host's owner
+//! allow, and what all of them leave over. A grant keeps its layers apart, and every layer must allow a call, so
 //! that no intersection of patterns has to be computed and a refusal can name its rule.
 
 mod accounts;
 mod containers;
 mod pattern;
+mod read;
 mod scripts;
 mod state;
 mod system;
@@ -13,6 +14,7 @@ mod vpn;
 pub use accounts::{AccountsScope, UidRange};
 pub use containers::ContainersScope;
 pub use pattern::{Pattern, PatternError, Patterns};
+pub(crate) use read::{read_limits, read_scopes};
 pub use scripts::ScriptsScope;
 pub use state::StateScope;
 pub use system::SystemScope;
@@ -38,6 +40,9 @@ pub struct Scopes {
     pub state: Option<StateScope>,
 }
 
+/// The capabilities that have scopes, in one fixed order.
+pub(crate) const CAPABILITIES: [&str; 6] = ["accounts", "vpn", "system", "containers", "scripts", "state"];
+
 impl Scopes {
     /// The names of the capabilities that have a scope, in one fixed order.
     #[must_use]
@@ -61,6 +66,8 @@ impl Scopes {
 pub enum Layer {
     /// The signed release's request.
     Release,
+    /// A security review of that release.
+    Review,
     /// The host owner's policy.
     Policy,
 }
@@ -78,7 +85,8 @@ pub struct Refused {
     pub rule: String,
 }
 
-/// What a plugin may do on this host: its release's request ∩ the host's policy.
+/// What a plugin may do on this host: its release's request ∩ what every security review
+/// of it allows ∩ the host's policy.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grant {
     pub accounts: Option<Granted<AccountsScope>>,
@@ -90,25 +98,26 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// What both allow.
+    /// What all allow. Without reviews, release and policy decide.
     #[must_use]
-    pub fn of(release: &Scopes, policy: &Scopes) -> Self {
+    pub fn of<'a>(release: &Scopes, reviews: impl IntoIterator<Item = &'a Scopes>, policy: &Scopes) -> Self {
+        let mut layers = vec![(Layer::Release, release)];
+        layers.extend(reviews.into_iter().map(|review| (Layer::Review, review)));
+        layers.push((Layer::Policy, policy));
         Self {
-            accounts: both(&release.accounts, &policy.accounts),
-            vpn: both(&release.vpn, &policy.vpn),
-            system: both(&release.system, &policy.system),
-            containers: both(&release.containers, &policy.containers),
-            scripts: both(&release.scripts, &policy.scripts),
-            state: both(&release.state, &policy.state),
+            accounts: granted(&layers, |scopes| &scopes.accounts),
+            vpn: granted(&layers, |scopes| &scopes.vpn),
+            system: granted(&layers, |scopes| &scopes.system),
+            containers: granted(&layers, |scopes| &scopes.containers),
+            scripts: granted(&layers, |scopes| &scopes.scripts),
+            state: granted(&layers, |scopes| &scopes.state),
         }
     }
 }
 
-fn both<S: Clone>(release: &Option<S>, policy: &Option<S>) -> Option<Granted<S>> {
-    match (release, policy) {
-        (Some(r), Some(p)) => Some(Granted { layers: vec![(Layer::Release, r.clone()), (Layer::Policy, p.clone())] }),
-        _ => None,
-    }
+fn granted<S: Clone>(layers: &[(Layer, &Scopes)], of: impl Fn(&Scopes) -> &Option<S>) -> Option<Granted<S>> {
+    let layer = |(layer, scopes): &(Layer, &Scopes)| Some((*layer, of(scopes).clone()?));
+    Some(Granted { layers: layers.iter().map(layer).collect::<Option<_>>()? })
 }
 
 impl<S> Granted<S> {
@@ -123,6 +132,7 @@ impl<S> Granted<S> {
             Some((layer, _)) => {
                 let who = match layer {
                     Layer::Release => "release",
+                    Layer::Review => "review",
                     Layer::Policy => "policy",
                 };
                 Err(Refused { rule: format!("{who}: {rule}") })
@@ -140,21 +150,35 @@ impl<S> Granted<S> {
 mod tests {
     use super::*;
 
+    fn vpn(names: &str) -> Scopes {
+        let scope =
+            VpnScope { providers: vec!["wireguard".into()], names: Patterns::parse([names]).unwrap_or_default() };
+        Scopes { vpn: Some(scope), ..Scopes::default() }
+    }
+
+    fn rule(grant: &Grant, name: &str) -> String {
+        let Some(vpn) = &grant.vpn else { panic!("every layer has vpn") };
+        let asked = vpn.require("vpn.names", |s| s.names.match_any(name));
+        asked.map_or_else(|refused| refused.rule, |()| "allowed".into())
+    }
+
     #[test]
-    fn a_grant_needs_both_and_names_the_layer_that_refuses() {
-        let vpn = |names: &str| VpnScope {
-            providers: vec!["wireguard".into()],
-            names: Patterns::parse([names]).unwrap_or_default(),
-        };
-        let release = Scopes { vpn: Some(vpn("*")), state: Some(StateScope::default()), ..Scopes::default() };
-        let policy = Scopes { vpn: Some(vpn("road-*")), ..Scopes::default() };
-        let grant = Grant::of(&release, &policy);
+    fn a_grant_needs_every_layer_and_names_the_one_that_refuses() {
+        let release = Scopes { state: Some(StateScope::default()), ..vpn("r*") };
+        let grant = Grant::of(&release, [], &vpn("*-1"));
         assert!(grant.state.is_none());
-        let Some(vpn) = grant.vpn else { panic!("both have vpn") };
-        assert_eq!(vpn.require("vpn.names", |s| s.names.match_any("road-1")), Ok(()));
-        assert_eq!(
-            vpn.require("vpn.names", |s| s.names.match_any("x")),
-            Err(Refused { rule: "policy: vpn.names".into() })
-        );
+        assert_eq!(rule(&grant, "road-1"), "allowed");
+        assert_eq!(rule(&grant, "road-2"), "policy: vpn.names");
+        assert_eq!(rule(&grant, "x-1"), "release: vpn.names");
+    }
+
+    #[test]
+    fn every_review_narrows_and_one_without_the_capability_takes_it_away() {
+        let (release, policy) = (vpn("*"), vpn("*"));
+        let grant = Grant::of(&release, [&vpn("road-*"), &vpn("*-1")], &policy);
+        assert_eq!(rule(&grant, "road-1"), "allowed");
+        assert_eq!(rule(&grant, "road-2"), "review: vpn.names");
+        assert_eq!(rule(&grant, "rail-1"), "review: vpn.names");
+        assert!(Grant::of(&release, [&vpn("*"), &Scopes::default()], &policy).vpn.is_none());
     }
 }

@@ -1,17 +1,15 @@
 //! `plugin.toml`: what a plugin's author writes beside the component. Refuses unknown
 //! keys and reports every fault at once, each with its key, its value and the choices.
 
-mod read;
-
 use semver::Version;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 use crate::fault::Faults;
-use crate::grant::Scopes;
+use crate::grant::{self, Scopes};
 use crate::names;
 use crate::release::{EffectClass, Limits};
-use read::Table;
+use crate::table::Table;
 
 /// A well-formed `plugin.toml`. What only the component can tell (whether its verbs are
 /// these, whether a constraint fits its argument) is checked when the release is built.
@@ -99,8 +97,11 @@ impl Manifest {
                 .optional("not_before")
                 .text("not_before", not_before, |text| humantime::parse_rfc3339(text).is_ok()),
             verbs: read_verbs(top),
-            capabilities: read_capabilities(top),
-            limits: top.optional("limits").table("limits", read_limits).unwrap_or_default(),
+            capabilities: grant::read_scopes(top),
+            limits: top
+                .optional("limits")
+                .table("limits", |limits| grant::read_limits(limits, Limits::default(), MOST))
+                .unwrap_or_default(),
         }
     }
 }
@@ -142,36 +143,15 @@ fn effect(text: &str) -> Option<EffectClass> {
     }
 }
 
-fn read_capabilities(top: &mut Table<'_>) -> Scopes {
-    let mut scopes = Scopes::default();
-    if !top.has("capabilities") {
-        return scopes;
-    }
-    top.each("capabilities", "a table [capabilities.NAME] for each capability", |name, scope| match name {
-        "accounts" => scopes.accounts = scope.typed(),
-        "vpn" => scopes.vpn = scope.typed(),
-        "system" => scopes.system = scope.typed(),
-        "containers" => scopes.containers = scope.typed(),
-        "scripts" => scopes.scripts = scope.typed(),
-        "state" => scopes.state = scope.typed(),
-        _ => scope.fault("an unknown capability", "accounts, vpn, system, containers, scripts or state"),
-    });
-    scopes
-}
-
-fn read_limits(limits: &mut Table<'_>) -> Limits {
-    limits.known(&["memory_mib", "cpu_ms", "host_calls", "output_kib", "log_kib", "instances"]);
-    let default = Limits::default();
-    let mut number = |key: &str, max: u32, default: u32| limits.optional(key).number(key, 1, max).unwrap_or(default);
-    Limits {
-        memory_mib: number("memory_mib", 4_096, default.memory_mib),
-        cpu_ms: number("cpu_ms", 3_600_000, default.cpu_ms),
-        host_calls: number("host_calls", 1_000_000, default.host_calls),
-        output_kib: number("output_kib", 65_536, default.output_kib),
-        log_kib: number("log_kib", 65_536, default.log_kib),
-        instances: number("instances", 1_000, default.instances),
-    }
-}
+/// What a release may ask for at most.
+const MOST: Limits = Limits {
+    memory_mib: 4_096,
+    cpu_ms: 3_600_000,
+    host_calls: 1_000_000,
+    output_kib: 65_536,
+    log_kib: 65_536,
+    instances: 1_000,
+};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -59,6 +59,9 @@ fn every_fault_is_told_at_once_with_key_value_and_choices() {
         [verbs.other]
         [capabilities.accounts]
         grups = ["docker"]
+        groups = ["a**"]
+        [capabilities.vpn]
+        providers = ["ipsec", "openvpn"]
         [capabilities.teapots]
         [limits]
         memory_mib = -1
@@ -78,7 +81,9 @@ fn every_fault_is_told_at_once_with_key_value_and_choices() {
         "verbs.add-user.args.name: found \"x\"; wanted a table",
         "verbs.add-user.args.uid.minimum: found 0.5; wanted",
         "verbs.other.effect: found nothing; wanted \"read\"",
-        "capabilities.accounts: found { grups = [\"docker\"] }; wanted unknown field `grups`, expected one of",
+        "capabilities.accounts.grups: found an unknown key; wanted one of `groups`, `uids`",
+        "capabilities.accounts.groups: found [\"a**\"]; wanted pattern \"a**\" has '*'",
+        "capabilities.vpn.providers: found \"ipsec\"; wanted wireguard or openvpn",
         "capabilities.teapots: found an unknown capability; wanted accounts, vpn,",
         "limits.memory_mib: found -1; wanted a whole number from 1",
         "limits.memory: found an unknown key; wanted memory_mib, cpu_ms,",

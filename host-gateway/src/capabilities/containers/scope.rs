@@ -56,7 +56,7 @@ mod tests {
         change(&mut scope);
         let policy = Scopes { containers: Some(scope), ..Scopes::default() };
         let release = Scopes { containers: Some(ContainersScope::default()), ..Scopes::default() };
-        Grant::of(&release, &policy).containers.unwrap()
+        Grant::of(&release, [], &policy).containers.unwrap()
     }
 
     #[test]

@@ -7,20 +7,20 @@ use serde_json::{Map, Value};
 use crate::fault::{Faults, choices};
 
 /// A table under `path`, and the place where its faults go.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     path: String,
     table: &'a toml::Table,
     faults: &'a mut Faults,
 }
 
 /// A key that may be absent: `None` without a fault then.
-pub(super) struct Optional<'t, 'a> {
+pub(crate) struct Optional<'t, 'a> {
     table: &'t mut Table<'a>,
     there: bool,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(path: &str, table: &'a toml::Table, faults: &'a mut Faults) -> Self {
+    pub(crate) fn new(path: &str, table: &'a toml::Table, faults: &'a mut Faults) -> Self {
         Self { path: path.to_owned(), table, faults }
     }
 
@@ -29,21 +29,21 @@ impl<'a> Table<'a> {
     }
 
     /// A fault of the table itself.
-    pub(super) fn fault(&mut self, value: &str, wanted: &str) {
+    pub(crate) fn fault(&mut self, value: &str, wanted: &str) {
         self.faults.add(self.path.clone(), value, wanted);
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
-    pub(super) fn optional(&mut self, key: &str) -> Optional<'_, 'a> {
+    pub(crate) fn optional(&mut self, key: &str) -> Optional<'_, 'a> {
         let there = self.has(key);
         Optional { table: self, there }
     }
 
     /// Every other key is a fault.
-    pub(super) fn known(&mut self, keys: &[&str]) {
+    pub(crate) fn known(&mut self, keys: &[&str]) {
         for key in self.table.keys().filter(|key| !keys.contains(&key.as_str())) {
             let path = self.key(key);
             self.faults.add(path, "an unknown key", choices(keys));
@@ -61,17 +61,17 @@ impl<'a> Table<'a> {
         read
     }
 
-    pub(super) fn text(&mut self, key: &str, wanted: &str, valid: impl Fn(&str) -> bool) -> Option<String> {
+    pub(crate) fn text(&mut self, key: &str, wanted: &str, valid: impl Fn(&str) -> bool) -> Option<String> {
         self.get(key, wanted, |value| value.as_str().filter(|text| valid(text)).map(str::to_owned))
     }
 
-    pub(super) fn number(&mut self, key: &str, min: u32, max: u32) -> Option<u32> {
+    pub(crate) fn number(&mut self, key: &str, min: u32, max: u32) -> Option<u32> {
         self.get(key, &format!("a whole number from {min} to {max}"), |value| {
             value.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|n| (min..=max).contains(n))
         })
     }
 
-    pub(super) fn table<T>(&mut self, key: &str, read: impl FnOnce(&mut Table<'_>) -> T) -> Option<T> {
+    pub(crate) fn table<T>(&mut self, key: &str, read: impl FnOnce(&mut Table<'_>) -> T) -> Option<T> {
         match self.table.get(key) {
             Some(toml::Value::Table(table)) => {
                 Some(read(&mut Table { path: self.key(key), table, faults: self.faults }))
@@ -86,7 +86,7 @@ impl<'a> Table<'a> {
     }
 
     /// Each entry of the table `key`, which must be tables themselves.
-    pub(super) fn each(&mut self, key: &str, wanted: &str, mut read: impl FnMut(&str, &mut Table<'_>)) {
+    pub(crate) fn each(&mut self, key: &str, wanted: &str, mut read: impl FnMut(&str, &mut Table<'_>)) {
         let Some(toml::Value::Table(entries)) = self.table.get(key) else {
             let found = self.table.get(key).map_or_else(|| "nothing".to_owned(), shown);
             let path = self.key(key);
@@ -102,8 +102,23 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The whole table as a type that refuses unknown keys itself.
-    pub(super) fn typed<T: DeserializeOwned>(&mut self) -> Option<T> {
+    /// The whole table as a type whose fields all have defaults and that refuses unknown
+    /// keys itself. Each key is tried alone, so that every one has its own fault.
+    pub(crate) fn typed<T: DeserializeOwned>(&mut self) -> Option<T> {
+        let before = self.faults.0.len();
+        for (key, value) in self.table {
+            let alone = toml::Table::from_iter([(key.clone(), value.clone())]);
+            if let Err(error) = alone.try_into::<T>() {
+                let path = self.key(key);
+                // serde says what it found first; that is told beside it already.
+                let wanted = error.message().rsplit(", expected ").next().unwrap_or_default().to_owned();
+                let unknown = error.message().starts_with("unknown field");
+                self.faults.add(path, if unknown { "an unknown key".to_owned() } else { shown(value) }, wanted);
+            }
+        }
+        if self.faults.0.len() > before {
+            return None;
+        }
         match self.table.clone().try_into() {
             Ok(read) => Some(read),
             Err(error) => {
@@ -113,8 +128,39 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A list of texts, each of them valid; absent is an empty list.
+    pub(crate) fn texts(&mut self, key: &str, wanted: &str, valid: impl Fn(&str) -> bool) -> Vec<String> {
+        let path = self.key(key);
+        let items = match self.table.get(key) {
+            None => return Vec::new(),
+            Some(toml::Value::Array(items)) => items,
+            Some(other) => {
+                self.faults.add(path, shown(other), format!("a list, each item {wanted}"));
+                return Vec::new();
+            }
+        };
+        let mut texts = Vec::new();
+        for (i, item) in items.iter().enumerate() {
+            match item.as_str().filter(|text| valid(text)) {
+                Some(text) => texts.push(text.to_owned()),
+                None => self.faults.add(format!("{path}[{i}]"), shown(item), wanted),
+            }
+        }
+        texts
+    }
+
+    /// A fault of the key `key`.
+    pub(crate) fn fault_at(&mut self, key: &str, value: impl Into<String>, wanted: impl Into<String>) {
+        let path = self.key(key);
+        self.faults.add(path, value, wanted);
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'a String> + use<'a> {
+        self.table.keys()
+    }
+
     /// The whole table as JSON.
-    pub(super) fn json(&mut self) -> Map<String, Value> {
+    pub(crate) fn json(&mut self) -> Map<String, Value> {
         let mut object = Map::new();
         for (key, value) in self.table {
             let path = self.key(key);
@@ -127,15 +173,15 @@ impl<'a> Table<'a> {
 }
 
 impl Optional<'_, '_> {
-    pub(super) fn text(self, key: &str, wanted: &str, valid: impl Fn(&str) -> bool) -> Option<String> {
+    pub(crate) fn text(self, key: &str, wanted: &str, valid: impl Fn(&str) -> bool) -> Option<String> {
         if self.there { self.table.text(key, wanted, valid) } else { None }
     }
 
-    pub(super) fn number(self, key: &str, min: u32, max: u32) -> Option<u32> {
+    pub(crate) fn number(self, key: &str, min: u32, max: u32) -> Option<u32> {
         if self.there { self.table.number(key, min, max) } else { None }
     }
 
-    pub(super) fn table<T>(self, key: &str, read: impl FnOnce(&mut Table<'_>) -> T) -> Option<T> {
+    pub(crate) fn table<T>(self, key: &str, read: impl FnOnce(&mut Table<'_>) -> T) -> Option<T> {
         if self.there { self.table.table(key, read) } else { None }
     }
 }
