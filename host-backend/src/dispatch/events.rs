@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
 use super::Engine;
-use crate::store::model::Command;
+use crate::store::model::{Command, Invocation};
 
 /// Events that wait for a slow subscriber; more, and it is told that it lagged.
 const CHANNEL: usize = 64;
@@ -20,7 +20,16 @@ pub enum Event {
     },
     Progress(Arc<Progress>),
     /// The command has ended; nothing follows.
-    Finished(Arc<Command>),
+    Finished(Arc<EndedCommand>),
+}
+
+/// A command at its end.
+#[derive(Debug, Clone)]
+pub struct EndedCommand {
+    pub command: Command,
+    /// Its invocation, where it has one and that was settled just now: who waits need not
+    /// read it back.
+    pub only: Option<Invocation>,
 }
 
 /// What a gateway said of an invocation that runs. Not stored.
@@ -82,6 +91,11 @@ impl Engine {
 
     /// Commands changed durably: tell subscribers, and let go of those that ended.
     pub(super) fn changed(&self, commands: Vec<Command>) {
+        self.settled(commands, |_| None);
+    }
+
+    /// The same; `only` gives the one invocation of a command that has no other.
+    pub(super) fn settled(&self, commands: Vec<Command>, mut only: impl FnMut(&Command) -> Option<Invocation>) {
         for command in commands {
             let id = command.id.clone();
             if command.last_seq > 0 {
@@ -91,7 +105,8 @@ impl Engine {
                 let free = self.flights().drop_command(&id);
                 free.iter().for_each(|agent| self.catch_up(agent));
                 self.inner.orders.forget(&id);
-                self.inner.events.tell(&id, Event::Finished(Arc::new(command)));
+                let only = only(&command);
+                self.inner.events.tell(&id, Event::Finished(Arc::new(EndedCommand { command, only })));
             }
         }
     }

@@ -38,7 +38,7 @@ use crate::store::Store;
 use crate::store::model::{AuditEntry, Decision};
 
 pub use accept::{AcceptError, Accepted, MAX_EXPIRY_SECS, Request};
-pub use events::{Event, Progress};
+pub use events::{EndedCommand, Event, Progress};
 
 use flight::Flights;
 use order::Orders;

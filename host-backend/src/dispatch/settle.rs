@@ -13,7 +13,7 @@ use viworks_protocol::outcome::Report;
 use super::Engine;
 use crate::hub::{self, Ended};
 use crate::metrics::Metrics;
-use crate::store::model::Command;
+use crate::store::model::{Command, Invocation};
 use crate::store::write::{Note, Settlement, Verdict};
 
 const GROUP: usize = 2_048;
@@ -128,10 +128,33 @@ async fn settle(engine: &Engine, group: Vec<Incoming>) {
         let _ = engine.inner.parts.hub.send(agent, ack);
     }
     let batched: BTreeSet<_> = settled.commands.iter().filter(|c| is_batched(c)).map(|c| c.id.clone()).collect();
-    engine.changed(settled.commands);
+    engine.settled(settled.commands, |command| alone(command, &settlements, &settled.verdicts));
     for command in &batched {
         engine.refill(command);
     }
+}
+
+/// The invocation of a command that has no other, as it was just settled.
+fn alone(command: &Command, settlements: &[Settlement], verdicts: &[Verdict]) -> Option<Invocation> {
+    if command.targets != 1 {
+        return None;
+    }
+    settlements.iter().zip(verdicts).find_map(|(settlement, verdict)| match verdict {
+        Verdict::Settled { command: id, ordinal, seq } if *id == command.id => Some(Invocation {
+            id: settlement.invocation.clone(),
+            command: id.clone(),
+            agent: settlement.agent.clone(),
+            ordinal: *ordinal,
+            state: settlement.state,
+            seq: Some(*seq),
+            report: Some(settlement.report.clone()),
+            sent_ms: None,
+            // Where the report has none, the store may.
+            started_ms: Some(settlement.started_ms?),
+            finished_ms: Some(settlement.finished_ms),
+        }),
+        _ => None,
+    })
 }
 
 fn is_batched(command: &Command) -> bool {

@@ -14,7 +14,7 @@ use crate::testing::{Peer, World, report, soon};
 async fn finished(events: &mut broadcast::Receiver<Event>) -> Command {
     loop {
         match soon(events.recv()).await {
-            Ok(Event::Finished(command)) => return (*command).clone(),
+            Ok(Event::Finished(command)) => return command.command.clone(),
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => panic!("closed before the end"),
         }

@@ -312,6 +312,14 @@ impl From<viworks_protocol::outcome::EffectReport> for Effect {
     }
 }
 
+impl Command {
+    /// A command of one target and its invocation.
+    #[must_use]
+    pub fn of_one(command: model::Command, only: model::Invocation) -> Self {
+        Self { summary: command.into(), invocations: vec![only.into()], next: None }
+    }
+}
+
 impl From<model::Invocation> for Invocation {
     fn from(stored: model::Invocation) -> Self {
         let mut invocation = Self {

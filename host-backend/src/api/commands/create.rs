@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use crate::api::Shared;
 use crate::api::extract::Json;
 use crate::api::problem::{Code, Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
-use crate::dispatch::{AcceptError, Accepted, Event, Request};
+use crate::dispatch::{AcceptError, Accepted, EndedCommand, Event, Request};
 use crate::store::model::{self, IdempotencyKey};
 
 /// The longest that a client may wait for results.
@@ -73,7 +74,10 @@ pub async fn post(
 async fn answer(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Response> {
     let under_way = AcceptedCommand::from(&accepted.command);
     match ended(api, accepted, deadline).await? {
-        Some(command) => Ok(axum::Json(read::whole(api, command).await?).into_response()),
+        Some(EndedCommand { command, only: Some(only) }) => {
+            Ok(axum::Json(Command::of_one(command, only)).into_response())
+        }
+        Some(EndedCommand { command, only: None }) => Ok(axum::Json(read::whole(api, command).await?).into_response()),
         None => Ok((StatusCode::ACCEPTED, axum::Json(under_way)).into_response()),
     }
 }
@@ -155,7 +159,7 @@ fn key(headers: &HeaderMap, request: &CommandRequest) -> Result<Option<Idempoten
 }
 
 /// The command once it ended, if it does so by the deadline.
-async fn ended(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Option<model::Command>> {
+async fn ended(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Option<EndedCommand>> {
     let Accepted { mut command, replayed, mut events } = accepted;
     if replayed {
         // It may have ended between the store's answer and the subscription.
@@ -168,7 +172,7 @@ async fn ended(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Op
             () = api.shutdown.cancelled() => return Ok(None),
         };
         match event {
-            Ok(Event::Finished(finished)) => command = finished.as_ref().clone(),
+            Ok(Event::Finished(ended)) => return Ok(Some(Arc::unwrap_or_clone(ended))),
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => {
                 command = api.app.store.command(&command.id).await?.unwrap_or(command);
@@ -176,7 +180,7 @@ async fn ended(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Op
             Err(RecvError::Closed) => return Ok(None),
         }
     }
-    Ok(Some(command))
+    Ok(Some(EndedCommand { command, only: None }))
 }
 
 #[cfg(test)]

@@ -149,8 +149,8 @@ impl Follower {
                 Ok(Event::Progress(progress)) => {
                     self.ready.push_back(told("progress", &ProgressEvent::from(&*progress))?)
                 }
-                Ok(Event::Finished(command)) => {
-                    self.command = command.as_ref().clone();
+                Ok(Event::Finished(ended)) => {
+                    self.command = ended.command.clone();
                     (self.finished, self.unread) = (true, true);
                 }
                 Err(error) => self.catch_up(error).await.ok()?,

@@ -2,6 +2,7 @@
 //! statements; counts are moved with them. Refuses an invocation of another agent, and
 //! to settle one twice.
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use std::collections::{BTreeMap, HashSet};
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
@@ -100,6 +101,26 @@ macro_rules! write_ends {
     };
 }
 
+/// So few settlements bring their commands along, which saves a way to the engine's thread
+/// and back; more would bring one command many times.
+const FEW: usize = 4;
+
+macro_rules! find {
+    ($columns:literal) => {
+        concat!(
+            "SELECT j.key AS place, i.command, i.ordinal, i.agent, i.state AS was, i.seq, ",
+            $columns,
+            " FROM json_each(?1) AS j
+             CROSS JOIN invocations AS i ON i.id = j.value
+             CROSS JOIN commands AS c ON c.n = i.command
+             ORDER BY j.key"
+        )
+    };
+}
+
+const FIND: &str = find!("c.id, c.last_seq");
+const FIND_WITH_COMMANDS: &str = find!("c.*");
+
 const MOVE_COUNTS: &str = move_counts!("?1");
 const WRITE_ENDS: &str = write_ends!();
 const SETTLE: &str = concat!(write_ends!(), "; ", move_counts!("?2"));
@@ -111,32 +132,37 @@ pub(super) async fn touch(
     deltas: &BTreeMap<i64, Delta>,
     now_ms: u64,
 ) -> Result<Vec<Command>, StoreError> {
-    let (commands, changes) = moved(conn, deltas, now_ms).await?;
+    let rows = command_rows(conn, deltas).await?;
+    let (commands, changes) = moved(&rows, deltas, now_ms)?;
     if !commands.is_empty() {
         sqlx::query(MOVE_COUNTS).bind(changes).execute(&mut *conn).await.map_err(StoreError::Statement)?;
     }
     Ok(commands)
 }
 
-/// The commands as they will be, and what [`MOVE_COUNTS`] makes of them.
-async fn moved(
+async fn command_rows(
     conn: &mut SqliteConnection,
     deltas: &BTreeMap<i64, Delta>,
-    now_ms: u64,
-) -> Result<(Vec<Command>, String), StoreError> {
+) -> Result<Vec<SqliteRow>, StoreError> {
     if deltas.is_empty() {
-        return Ok((Vec::new(), String::new()));
+        return Ok(Vec::new());
     }
-    let rows = sqlx::query("SELECT * FROM commands WHERE n IN (SELECT value FROM json_each(?1))")
+    sqlx::query("SELECT * FROM commands WHERE n IN (SELECT value FROM json_each(?1))")
         .bind(json(&deltas.keys().collect::<Vec<_>>())?)
         .fetch_all(&mut *conn)
         .await
-        .map_err(StoreError::Statement)?;
-    let (mut commands, mut changes) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for row in &rows {
+        .map_err(StoreError::Statement)
+}
+
+/// The commands as they will be, and what [`MOVE_COUNTS`] makes of them. A command may be
+/// in several rows.
+fn moved(rows: &[SqliteRow], deltas: &BTreeMap<i64, Delta>, now_ms: u64) -> Result<(Vec<Command>, String), StoreError> {
+    let (mut commands, mut changes) = (Vec::with_capacity(deltas.len()), Vec::with_capacity(deltas.len()));
+    let mut done = HashSet::new();
+    for row in rows {
         let n: i64 = row.try_get("n").map_err(StoreError::Statement)?;
+        let Some(delta) = deltas.get(&n).filter(|_| done.insert(n)) else { continue };
         let mut command = rows::command(row)?;
-        let Some(delta) = deltas.get(&n) else { continue };
         for ((from, to), moved) in &delta.moves {
             let left = count(&mut command.counts, *from);
             *left = left.saturating_sub(*moved);
@@ -196,17 +222,12 @@ pub(super) async fn settle(
     alone: bool,
 ) -> Result<Settled, StoreError> {
     let keys: Vec<_> = settlements.iter().map(|s| &s.invocation).collect();
-    let found = sqlx::query(
-        "SELECT j.key AS place, i.command, i.ordinal, i.agent, i.state, i.seq, c.id AS command_id, c.last_seq
-         FROM json_each(?1) AS j
-         CROSS JOIN invocations AS i ON i.id = j.value
-         CROSS JOIN commands AS c ON c.n = i.command
-         ORDER BY j.key",
-    )
-    .bind(json(&keys)?)
-    .fetch_all(&mut *conn)
-    .await
-    .map_err(StoreError::Statement)?;
+    let few = settlements.len() <= FEW;
+    let found = sqlx::query(if few { FIND_WITH_COMMANDS } else { FIND })
+        .bind(json(&keys)?)
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
 
     let mut verdicts = vec![Verdict::Absent; settlements.len()];
     let (mut ends, mut deltas) = (Vec::with_capacity(found.len()), BTreeMap::<i64, Delta>::new());
@@ -220,7 +241,7 @@ pub(super) async fn settle(
             continue;
         }
         let command: i64 = row.try_get("command").map_err(StoreError::Statement)?;
-        let id: CommandId = row.parsed("command_id")?;
+        let id: CommandId = row.parsed("id")?;
         if row.maybe_number("seq")?.is_some() || !taken.insert(&settlement.invocation) {
             verdicts[place] = Verdict::Duplicate { command: id };
             continue;
@@ -228,7 +249,7 @@ pub(super) async fn settle(
         let ordinal = row.small("ordinal")?;
         let delta = deltas.entry(command).or_default();
         let seq = delta.last_seq.unwrap_or(row.number("last_seq")?) + 1;
-        delta.settled(row.parsed("state")?, settlement.state, seq);
+        delta.settled(row.parsed("was")?, settlement.state, seq);
         ends.push(End {
             command,
             ordinal: i64::from(ordinal),
@@ -241,7 +262,8 @@ pub(super) async fn settle(
         now_ms = now_ms.max(settlement.finished_ms);
         verdicts[place] = Verdict::Settled { command: id, ordinal, seq };
     }
-    let (commands, changes) = moved(conn, &deltas, now_ms).await?;
+    let rows = if few { found } else { command_rows(conn, &deltas).await? };
+    let (commands, changes) = moved(&rows, &deltas, now_ms)?;
     if !ends.is_empty() {
         sqlx::query(if alone { SETTLE_ALONE } else { SETTLE })
             .bind(end_list(&ends)?)
