@@ -14,6 +14,7 @@
 //! - [`publish`]: from component and manifest to the signed statement
 //! - [`trust`]: who may speak, in which role, and how many must agree
 //! - [`verify`]: bytes and statements in, a [`verify::VerifiedRelease`] out
+//! - [`tuf`]: which releases are current, and which were taken back
 //! - [`grant`]: scopes, and the grant that request, reviews and policy leave over
 //! - [`policy`]: the host owner's file
 //!
@@ -40,6 +41,7 @@ pub mod signer;
 pub mod strict_json;
 mod table;
 pub mod trust;
+pub mod tuf;
 pub mod verify;
 
 pub use publish::{build_release, sign_release};
