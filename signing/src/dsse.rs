@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 use crate::keys::{PublicKey, SecretKey};
+use crate::signer::{self, Signer};
 
 /// More signatures than this on one envelope are refused unread.
 pub const MAX_SIGNATURES: usize = 16;
@@ -65,6 +66,18 @@ impl Envelope {
             .map(|key| Signature { keyid: key.public().id(), sig: STANDARD.encode(key.sign(&message)) })
             .collect();
         Self { payload_type: payload_type.to_owned(), payload: STANDARD.encode(payload), signatures }
+    }
+
+    /// As [`Envelope::sign`], with keys that may fail to sign.
+    ///
+    /// # Errors
+    /// The first key that does not sign.
+    pub fn sign_with(payload_type: &str, payload: &[u8], keys: &[&dyn Signer]) -> Result<Self, signer::Error> {
+        let message = pae(payload_type, payload);
+        let signature =
+            |key: &&dyn Signer| Ok(Signature { keyid: key.public().id(), sig: STANDARD.encode(key.sign(&message)?) });
+        let signatures = keys.iter().map(signature).collect::<Result<_, _>>()?;
+        Ok(Self { payload_type: payload_type.to_owned(), payload: STANDARD.encode(payload), signatures })
     }
 
     /// The payload, if at least one of `trusted` signed it with this payload type.

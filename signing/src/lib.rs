@@ -3,7 +3,8 @@
 //! - [`dsse`]: the envelope that every signed statement travels in
 //! - [`keys`]: Ed25519 keys, their files and the one strict verifier; [`at_rest`]: keys
 //!   under a password
-//! - [`signer`]: whatever signs: a key in memory or in a token
+//! - [`signer`]: whatever signs: a key in memory or in a token; [`keyref`]: keys by
+//!   reference; [`pkcs11`]: keys in tokens
 //! - [`strict_json`]: JSON from outside, with what serde_json lets pass refused
 //! - [`manifest`]: `plugin.toml`, what the plugin's author writes; [`fault`]: what is
 //!   wrong with it
@@ -18,8 +19,7 @@
 //! - [`grant`]: scopes, and the grant that request, reviews and policy leave over
 //! - [`policy`]: the host owner's file
 //!
-//! Pure: no network, no clock of its own, no host access but the files that
-//! `viworks-sign` names.
+//! Pure: no network, no clock of its own, no host access but what a key reference names.
 
 pub mod at_rest;
 pub mod component;
@@ -30,10 +30,12 @@ pub mod fault;
 #[cfg(test)]
 mod fixture;
 pub mod grant;
+pub mod keyref;
 pub mod keys;
 pub mod manifest;
 pub mod names;
 pub mod pack;
+pub mod pkcs11;
 pub mod policy;
 pub mod publish;
 pub mod release;

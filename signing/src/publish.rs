@@ -12,11 +12,11 @@ use crate::describe::{self, Description, describe};
 use crate::dsse::{Envelope, MAX_SIGNATURES};
 use crate::fault::{Faults, choices};
 use crate::grant::CAPABILITIES;
-use crate::keys::SecretKey;
 use crate::manifest::Manifest;
 use crate::release::{
     Artifact, Digest, PAYLOAD_TYPE, PREDICATE_TYPE, Release, STATEMENT_TYPE, Statement, Subject, Verb,
 };
+use crate::signer::{self, Signer};
 use crate::strict_json::{self, Floats};
 use crate::verify::MAX_STATEMENTS;
 
@@ -40,6 +40,8 @@ pub enum Error {
     Unreadable(#[source] strict_json::Error),
     #[error("{count} keys; 1 to {MAX_SIGNATURES} can sign")]
     Keys { count: usize },
+    #[error(transparent)]
+    Signer(#[from] signer::Error),
 }
 
 /// The statement about `component`, which must be packed already if it is to have docs.
@@ -85,11 +87,11 @@ pub fn build_release(component: &[u8], manifest: &Manifest) -> Result<Statement,
 ///
 /// # Errors
 /// When it could not be read back, or there are no or too many keys.
-pub fn sign_release(statement: &Statement, keys: &[&SecretKey]) -> Result<String, Error> {
+pub fn sign_release(statement: &Statement, keys: &[&dyn Signer]) -> Result<String, Error> {
     if keys.is_empty() || keys.len() > MAX_SIGNATURES {
         return Err(Error::Keys { count: keys.len() });
     }
-    let envelope = Envelope::sign(PAYLOAD_TYPE, &encode(statement)?, keys);
+    let envelope = Envelope::sign_with(PAYLOAD_TYPE, &encode(statement)?, keys)?;
     let mut line = serde_json::to_string(&envelope).map_err(Error::Encode)?;
     line.push('\n');
     strict_json::check(line.as_bytes(), MAX_STATEMENTS, Floats::Refused).map_err(Error::Unreadable)?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use viworks_signing::{at_rest, describe, manifest, pack, publish, verify::Refusal};
+use viworks_signing::{at_rest, describe, keyref, manifest, pack, pkcs11, publish, verify::Refusal};
 
 /// The exit codes of every command. clap itself exits with 2; 4 is kept for metadata that
 /// is stale or expired.
@@ -31,20 +31,12 @@ pub(crate) enum Error {
     Text { path: PathBuf },
     #[error("{path} exists already and is not overwritten")]
     Exists { path: PathBuf },
-    #[error("{path} can be read by others (mode {mode:04o}); chmod 600 it")]
-    Readable { path: PathBuf, mode: u32 },
-    #[error("key reference {reference:?}: wanted file:PATH, a path or env:VAR")]
-    Reference { reference: String },
-    #[error("environment variable {variable} is not set, empty or not UTF-8")]
-    Variable { variable: String },
-    #[error("the key is encrypted; give its password by --password-env or --password-file")]
-    NoPassword,
-    #[error("a password is given, but the key is not encrypted")]
-    UnneededPassword,
-    #[error("the password is empty")]
-    EmptyPassword,
-    #[error("key {name}")]
-    Key { name: String, source: at_rest::Error },
+    #[error(transparent)]
+    Key(#[from] keyref::Error),
+    #[error("key {path} can't be written")]
+    Encode { path: PathBuf, source: at_rest::Error },
+    #[error("a key in a token: give --public FILE for its public half")]
+    NoPublic,
     #[error("public key {path}")]
     Public { path: PathBuf, source: viworks_signing::keys::Error },
     #[error("{path}")]
@@ -67,11 +59,22 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Io { .. } | Self::Text { .. } | Self::Print(_) => Exit::Io,
-            Self::Exists { .. } | Self::Reference { .. } | Self::Time { .. } => Exit::Usage,
-            Self::NoPassword | Self::UnneededPassword | Self::EmptyPassword => Exit::Key,
-            Self::Key { .. } | Self::Public { .. } | Self::Variable { .. } | Self::Readable { .. } => Exit::Key,
+            Self::Exists { .. } | Self::NoPublic | Self::Time { .. } => Exit::Usage,
+            Self::Key(error) => key(error),
+            Self::Encode { .. } | Self::Public { .. } => Exit::Key,
+            Self::Publish { source: publish::Error::Signer(_), .. } => Exit::Key,
             Self::TooLarge { .. } | Self::Manifest { .. } | Self::Pack { .. } => Exit::Refused,
             Self::Publish { .. } | Self::Describe { .. } | Self::Unverified { .. } => Exit::Refused,
         }
+    }
+}
+
+/// A reference that is none is wrong usage; a file that can't be read is the file's fault.
+fn key(error: &keyref::Error) -> Exit {
+    match error {
+        keyref::Error::Reference { .. } | keyref::Error::Source { .. } => Exit::Usage,
+        keyref::Error::Token(pkcs11::Error::Uri { .. } | pkcs11::Error::Exists { .. }) => Exit::Usage,
+        keyref::Error::Read { .. } | keyref::Error::Text { .. } => Exit::Io,
+        _ => Exit::Key,
     }
 }

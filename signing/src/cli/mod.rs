@@ -35,6 +35,7 @@ Example:
 #[derive(Debug, Subcommand)]
 enum Command {
     Keygen(keygen::Keygen),
+    Public(keygen::Public),
     Sign(sign::Sign),
     Verify(verify::Verify),
     Inspect(inspect::Inspect),
@@ -51,6 +52,7 @@ impl Cli {
     pub(crate) fn run(&self) -> Result<Exit, Error> {
         match &self.command {
             Command::Keygen(command) => command.run(),
+            Command::Public(command) => command.run(),
             Command::Sign(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Inspect(command) => command.run(),

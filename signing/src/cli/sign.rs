@@ -4,12 +4,13 @@
 use clap::Args;
 use std::path::PathBuf;
 use std::time::SystemTime;
-use viworks_signing::keys::{PublicKey, SecretKey};
+use viworks_signing::keys::PublicKey;
 use viworks_signing::manifest::Manifest;
+use viworks_signing::signer::Signer;
 use viworks_signing::verify::{MAX_COMPONENT, verify};
 use viworks_signing::{build_release, pack::pack, sign_release};
 
-use super::keyref::{self, Password};
+use super::keyref::Password;
 use super::{Error, Exit, files, output};
 
 /// Sign a component as a release of its plugin: writes ID.wasm and ID.wasm.intoto.jsonl.
@@ -25,7 +26,7 @@ pub(crate) struct Sign {
     /// What the plugin's author says: id, version, effects, constraints, scopes, limits
     #[arg(long, value_name = "FILE", default_value = "plugin.toml")]
     manifest: PathBuf,
-    /// Private key: file:PATH, a path or env:VAR; may be given for each of several keys
+    /// Private key: file:PATH, a path, env:VAR or a pkcs11: URI; may be given for each of several keys
     #[arg(long = "key", value_name = "REF", required = true)]
     keys: Vec<String>,
     /// WIT package whose doc comments go into the component: the plugin's own, and those that it uses
@@ -45,8 +46,7 @@ impl Sign {
     pub(crate) fn run(&self) -> Result<Exit, Error> {
         let path = || self.component.clone();
         let manifest = self.manifest()?;
-        let keys = self.keys.iter().map(|key| keyref::secret_key(key, &self.password));
-        let keys = keys.collect::<Result<Vec<SecretKey>, _>>()?;
+        let keys = self.password.signers(&self.keys)?;
 
         let mut component = files::read(&self.component, MAX_COMPONENT)?;
         if !self.wit.is_empty() {
@@ -54,9 +54,10 @@ impl Sign {
         }
         let publish = |source| Error::Publish { path: path(), source };
         let statement = build_release(&component, &manifest).map_err(publish)?;
-        let line = sign_release(&statement, &keys.iter().collect::<Vec<_>>()).map_err(publish)?;
+        let line =
+            sign_release(&statement, &keys.iter().map(AsRef::as_ref).collect::<Vec<&dyn Signer>>()).map_err(publish)?;
 
-        let trusted: Vec<PublicKey> = keys.iter().map(SecretKey::public).collect();
+        let trusted: Vec<PublicKey> = keys.iter().map(|key| key.public()).collect();
         // A release for later is signed now, so it is judged as of its own time.
         let start = humantime::parse_rfc3339(&statement.predicate.not_before).unwrap_or(SystemTime::UNIX_EPOCH);
         let verified = verify(&component, &line, &trusted, Some(&manifest.id), start)

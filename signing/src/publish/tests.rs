@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fixture::sample;
+use crate::keys::SecretKey;
 use crate::manifest::tests::sample_manifest;
 
 fn faults(change: impl FnOnce(&mut Manifest)) -> String {
