@@ -5,6 +5,7 @@
 //! - [`merkle`]: the tree over a command's frozen targets (RFC 6962 hashing)
 //! - [`frame`]: the closed lists of frames of either sender, their sizes and rates
 //! - [`outcome`]: how an invocation ended, with failure, effects, log and cost
+//! - [`receipt`]: a gateway's signed and chained record of an invocation, and its verification
 //! - [`telemetry`]: one health sample of a host
 //! - [`chunk`]: the binary frame that carries a part of a plugin
 
@@ -13,6 +14,7 @@ pub mod frame;
 pub mod id;
 pub mod merkle;
 pub mod outcome;
+pub mod receipt;
 pub mod telemetry;
 pub mod warrant;
 

@@ -90,6 +90,7 @@ pub struct VerifiedWarrant {
     invocation: InvocationId,
     args: serde_json::Map<String, serde_json::Value>,
     args_text: Box<RawValue>,
+    sha256: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -169,7 +170,8 @@ pub fn verify(
     }
 
     let invocation = InvocationId::derive(&warrant.command, &root, agent);
-    Ok(VerifiedWarrant { warrant, invocation, args, args_text: order.args.clone() })
+    let sha256 = hex::encode(Sha256::digest(verified.payload()));
+    Ok(VerifiedWarrant { warrant, invocation, args, args_text: order.args.clone(), sha256 })
 }
 
 fn parse_hash(text: &str) -> Result<Hash, WarrantError> {
@@ -193,6 +195,12 @@ impl VerifiedWarrant {
     #[must_use]
     pub fn args(&self) -> &serde_json::Map<String, serde_json::Value> {
         &self.args
+    }
+
+    /// Lowercase hex SHA-256 of the signed payload.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// The canonical text.
