@@ -1,7 +1,10 @@
 //! The one handle through which effects and reads reach the host: the providers of all
 //! capabilities, made once from the configuration.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::capabilities::{accounts, containers, scripts, state, system, vpn};
 
@@ -26,6 +29,29 @@ pub struct Host {
     pub containers: containers::Provider,
     pub scripts: scripts::Provider,
     pub state: state::Provider,
+    pub(crate) turns: Turns,
+}
+
+/// One effect at a time where what is chosen depends on what is there.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    accounts: Arc<Mutex<()>>,
+    vpn: Arc<Mutex<()>>,
+    state: Arc<Mutex<()>>,
+}
+
+impl Turns {
+    /// Wait for the turn of a capability's effect. None for those whose effects name all
+    /// that they change: a long stop of one container holds up no other.
+    pub(crate) async fn of(&self, capability: &str) -> Option<OwnedMutexGuard<()>> {
+        let turn = match capability {
+            "accounts" => &self.accounts,
+            "vpn" => &self.vpn,
+            "state" => &self.state,
+            _ => return None,
+        };
+        Some(Arc::clone(turn).lock_owned().await)
+    }
 }
 
 impl Host {
@@ -38,6 +64,7 @@ impl Host {
             containers: containers::Provider::new(&config.containers),
             scripts: scripts::Provider::new(&config.scripts),
             state: state::Provider::new(&config.state),
+            turns: Turns::default(),
         }
     }
 }

@@ -48,7 +48,7 @@ const ATTACKS: &[(&str, &str, Check)] = &[
     ("progress_flood", r#"{"reports":1000000}"#, |r| limit(r, "limits.hostCalls")),
     ("effect_flood", r#"{"effects":1000000}"#, |r| {
         assert_eq!(r.outcome, Outcome::Failed, "{r:?}");
-        assert!(r.effects.len() <= 1_000 && r.effects.iter().all(|e| e.state == EffectState::Applied));
+        assert!(r.effects.len() <= 1_000 && r.effects.iter().all(|e| e.state == EffectState::RolledBack));
     }),
     ("trap", r#"{"text":"the panic's own words"}"#, |r| trap(r, "the panic's own words")),
     ("exit", r#"{"code":3}"#, |r| trap(r, "exit")),

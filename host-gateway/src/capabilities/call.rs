@@ -129,14 +129,19 @@ impl Call {
         Failure::Denied { capability, rule: refused.rule.clone(), message }
     }
 
-    /// The way to change the host: journaled, applied, answered. While it runs, a timeout
-    /// or cancel waits a grace time, so that no effect is torn.
+    /// The way to change the host: journaled, applied, answered; or planned. While it runs, a
+    /// timeout or cancel waits a grace time, so that no effect is torn. An effect that its
+    /// plan does not have ends the invocation.
     ///
     /// # Errors
     /// The recorder's or the capability's failure.
     pub(crate) async fn perform<T: DeserializeOwned>(&mut self, effect: Effect) -> Result<T, Failure> {
         let _held = self.control.in_effect();
-        let answer = self.recorder.perform(effect).await?;
+        let performed = self.recorder.perform(effect).await;
+        if self.recorder.departed().is_some() {
+            self.control.stop();
+        }
+        let answer = performed?;
         serde_json::from_value(answer).map_err(|e| Failure::Failed(format!("the effect's answer is malformed: {e}")))
     }
 }

@@ -16,8 +16,7 @@ impl Host for Call {
             agent: self.facts.agent.clone(),
             caller: self.facts.caller.clone(),
             verb: self.facts.verb.clone(),
-            // A plan is refused before it runs, so what runs applies.
-            mode: Mode::Apply,
+            mode: if self.recorder.is_plan() { Mode::Plan } else { Mode::Apply },
             remaining_ms: u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX),
         })
     }

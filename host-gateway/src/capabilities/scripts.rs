@@ -14,11 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use viworks_protocol::outcome::DiffLine;
 use viworks_signing::grant::{Grant, Granted, ScriptsScope};
 
 use super::Call;
 use super::wit::viworks::gateway::{scripts as wit, types};
-use crate::effects::{Applied, Effect, Inverse};
+use crate::effects::diff::appears;
+use crate::effects::{Effect, Foreseen};
 use crate::failure::Failure;
 use crate::process::{ProcessError, Program};
 use pinned::{PinError, Pinned};
@@ -87,6 +90,14 @@ impl Change {
         let Self::Run { name, args, .. } = self;
         format!("run script {name} with {} arguments", args.len())
     }
+
+    #[must_use]
+    pub fn diff(&self) -> Vec<DiffLine> {
+        let Self::Run { name, sha256, args, .. } = self;
+        let mut lines = vec![appears("script", name), appears("sha256", sha256)];
+        lines.extend(args.iter().map(|arg| appears("argument", arg)));
+        lines
+    }
 }
 
 impl Provider {
@@ -95,7 +106,18 @@ impl Provider {
         Self { config: config.clone() }
     }
 
-    pub(crate) async fn apply(&self, change: &Change) -> Result<Applied, Failure> {
+    /// What a script would do, only running it can tell: a plan lists it as irreversible and
+    /// answers the verb `unavailable`, since whatever else it answered would be made up.
+    pub(crate) async fn foresee(&self, change: Change) -> Result<Foreseen, Failure> {
+        let Change::Run { name, sha256, .. } = &change;
+        drop(self.pinned(name, sha256).await?);
+        let answer = Err(Failure::Unavailable(format!(
+            "script {name} was not run: this is a plan, and only running it could tell what it answers"
+        )));
+        Ok(Foreseen { effect: Effect::Scripts(change), answer })
+    }
+
+    pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {
         let Change::Run { name, sha256, args, invocation, timeout_ms } = change;
         let pinned = self.pinned(name, sha256).await?;
         let deadline = Duration::from_millis((*timeout_ms).into());
@@ -123,8 +145,7 @@ impl Provider {
             truncated: ran.truncated,
             duration_ms: u32::try_from(ran.took.as_millis()).unwrap_or(u32::MAX),
         };
-        let answer = serde_json::to_value(output).map_err(|e| Failure::Failed(e.to_string()))?;
-        Ok(Applied { answer, inverse: Inverse::Irreversible })
+        serde_json::to_value(output).map_err(|e| Failure::Failed(e.to_string()))
     }
 
     /// The file's bytes, if they are the pinned ones.

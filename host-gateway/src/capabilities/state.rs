@@ -1,6 +1,7 @@
 //! The `state` capability: a small durable key-value store for each plugin. Refuses more keys
 //! and bytes than the grant allows, and never shows one plugin another's.
 
+mod overlay;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -9,12 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use viworks_protocol::outcome::DiffLine;
 use viworks_signing::grant::{Grant, Granted, StateScope};
 
 use super::Call;
 use super::wit::viworks::gateway::{state as wit, types};
-use crate::effects::{Applied, Effect, Inverse};
+use crate::effects::diff::line;
+use crate::effects::{Effect, Foreseen, Trace};
 use crate::failure::Failure;
+use overlay::Overlay;
 use store::{Size, Store};
 
 const MAX_KEY: usize = 128;
@@ -86,6 +91,41 @@ impl Change {
             Self::Delete { key, .. } => format!("delete state {key:?}"),
         }
     }
+
+    #[must_use]
+    pub fn diff(&self) -> Vec<DiffLine> {
+        let (key, before, after) = match self {
+            Self::Set { key, value, expect, .. } => (key, expect.value(), Some(value.clone())),
+            Self::Delete { key, expect, .. } => (key, expect.value(), None),
+        };
+        vec![line(key, before, after)]
+    }
+
+    /// Brings back what was there, where what this put there still is.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        let (plugin, key, before, expect) = match self.clone() {
+            Self::Set { plugin, key, value, expect, .. } => (plugin, key, expect.value(), Expect::Value(value)),
+            Self::Delete { plugin, key, expect } => (plugin, key, expect.value(), Expect::Nothing),
+        };
+        match before {
+            Some(value) => Self::Set { plugin, key, value, expect, bound: None },
+            None => Self::Delete { plugin, key, expect },
+        }
+    }
+
+    fn place(&self) -> (&str, &str, &Expect) {
+        match self {
+            Self::Set { plugin, key, expect, .. } | Self::Delete { plugin, key, expect } => (plugin, key, expect),
+        }
+    }
+
+    fn after(&self) -> Option<&str> {
+        match self {
+            Self::Set { value, .. } => Some(value),
+            Self::Delete { .. } => None,
+        }
+    }
 }
 
 impl Expect {
@@ -94,6 +134,17 @@ impl Expect {
             Self::Anything => true,
             Self::Nothing => there.is_none(),
             Self::Value(value) => there == Some(value),
+        }
+    }
+
+    fn exactly(there: Option<String>) -> Self {
+        there.map_or(Self::Nothing, Self::Value)
+    }
+
+    fn value(&self) -> Option<String> {
+        match self {
+            Self::Value(value) => Some(value.clone()),
+            Self::Anything | Self::Nothing => None,
         }
     }
 }
@@ -114,29 +165,78 @@ impl Provider {
             .map_err(|e| Failure::Failed(format!("work on plugin state ended early: {e}")))?
     }
 
-    pub(crate) async fn apply(&self, change: &Change) -> Result<Applied, Failure> {
-        let change = change.clone();
-        let back = self
-            .blocking(move |store| match change {
-                Change::Set { plugin, key, value, expect, bound } => {
-                    let before = store.put(&plugin, &key, Some(&value), &expect, bound)?;
-                    Ok(restoring(plugin, key, before, Expect::Value(value)))
+    /// Say what is there now, and refuse what would not fit.
+    pub(crate) async fn foresee(&self, change: Change, planned: &[Effect]) -> Result<Foreseen, Failure> {
+        let (plugin, key, expect) = change.place();
+        let (plugin, key) = (plugin.to_owned(), key.to_owned());
+        let there = self.get(&plugin, &key, planned).await?;
+        if !expect.holds(there.as_deref()) {
+            return Err(Failure::Conflict(format!("state {key:?}: it has changed meanwhile")));
+        }
+        let expect = Expect::exactly(there);
+        let change = match change {
+            Change::Set { value, bound, .. } => {
+                let others = self.size_without(&plugin, &key, planned).await?;
+                let bytes = others.bytes + (key.len() + value.len()) as u64;
+                if bound.is_some_and(|b| others.keys + 1 > b.keys.into() || bytes > b.bytes.into()) {
+                    return Err(Failure::Conflict(format!("state {key:?}: the plugin's state is full")));
                 }
-                Change::Delete { plugin, key, expect } => {
-                    let before = store.put(&plugin, &key, None, &expect, None)?;
-                    Ok(restoring(plugin, key, before, Expect::Nothing))
-                }
-            })
-            .await?;
-        Ok(Applied { answer: serde_json::Value::Null, inverse: Inverse::Effect(Box::new(Effect::State(back))) })
+                Change::Set { plugin, key, value, expect, bound }
+            }
+            Change::Delete { .. } => Change::Delete { plugin, key, expect },
+        };
+        Ok(Foreseen { effect: Effect::State(change), answer: Ok(Value::Null) })
     }
-}
 
-/// The change that brings `before` back where `expect` is now.
-fn restoring(plugin: String, key: String, before: Option<String>, expect: Expect) -> Change {
-    match before {
-        Some(value) => Change::Set { plugin, key, value, expect, bound: None },
-        None => Change::Delete { plugin, key, expect },
+    pub(crate) async fn trace(&self, change: &Change) -> Result<Trace, Failure> {
+        let (plugin, key, expect) = change.place();
+        let there = self.get(plugin, key, &[]).await?;
+        Ok(if *expect == Expect::exactly(there.clone()) {
+            Trace::Absent
+        } else if change.after() == there.as_deref() {
+            Trace::Present(Effect::State(change.clone()).inverse())
+        } else {
+            Trace::Unclear
+        })
+    }
+
+    pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {
+        let change = change.clone();
+        self.blocking(move |store| {
+            let (plugin, key, expect) = change.place();
+            let bound = match &change {
+                Change::Set { bound, .. } => *bound,
+                Change::Delete { .. } => None,
+            };
+            store.put(plugin, key, change.after(), expect, bound)
+        })
+        .await?;
+        Ok(Value::Null)
+    }
+
+    async fn get(&self, plugin: &str, key: &str, planned: &[Effect]) -> Result<Option<String>, Failure> {
+        if let Some(planned) = Overlay::of(planned, plugin).value(key) {
+            return Ok(planned);
+        }
+        let (plugin, key) = (plugin.to_owned(), key.to_owned());
+        self.blocking(move |store| store.get(&plugin, &key)).await
+    }
+
+    async fn keys(&self, plugin: &str, planned: &[Effect]) -> Result<Vec<String>, Failure> {
+        let owner = plugin.to_owned();
+        let there = self.blocking(move |store| store.keys(&owner)).await?;
+        Ok(Overlay::of(planned, plugin).keys(there))
+    }
+
+    async fn size_without(&self, plugin: &str, key: &str, planned: &[Effect]) -> Result<Size, Failure> {
+        let overlay = Overlay::of(planned, plugin);
+        if overlay.is_empty() {
+            let (plugin, key) = (plugin.to_owned(), key.to_owned());
+            return self.blocking(move |store| store.size_without(&plugin, &key)).await;
+        }
+        let owner = plugin.to_owned();
+        let there = self.blocking(move |store| store.sizes(&owner)).await?;
+        Ok(overlay.size_without(key, there))
     }
 }
 
@@ -166,16 +266,15 @@ impl Call {
     async fn state_get(&mut self, key: String) -> Result<Option<String>, Failure> {
         granted(&self.grant)?;
         check_key(&key)?;
-        let plugin = self.facts.plugin.clone();
-        self.host.state.blocking(move |store| store.get(&plugin, &key)).await
+        self.host.state.get(&self.facts.plugin, &key, self.recorder.planned()).await
     }
 
     async fn state_set(&mut self, key: String, value: String) -> Result<(), Failure> {
         let grant = Arc::clone(&self.grant);
         let scope = granted(&grant)?;
         check_key(&key)?;
-        let (plugin, at, bytes) = (self.facts.plugin.clone(), key.clone(), key.len() + value.len());
-        let others = self.host.state.blocking(move |store| store.size_without(&plugin, &at)).await?;
+        let bytes = key.len() + value.len();
+        let others = self.host.state.size_without(&self.facts.plugin, &key, self.recorder.planned()).await?;
         let after = Size { keys: others.keys + 1, bytes: others.bytes + bytes as u64 };
         self.require(scope, "state.max_keys", || format!("{} keys", after.keys), |s| after.keys <= s.max_keys.into())?;
         let fits = |s: &StateScope| after.bytes <= u64::from(s.max_kib) * 1024;
@@ -198,8 +297,7 @@ impl Call {
 
     async fn state_keys(&mut self) -> Result<Vec<String>, Failure> {
         granted(&self.grant)?;
-        let plugin = self.facts.plugin.clone();
-        self.host.state.blocking(move |store| store.keys(&plugin)).await
+        self.host.state.keys(&self.facts.plugin, self.recorder.planned()).await
     }
 }
 

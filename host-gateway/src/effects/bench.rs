@@ -8,7 +8,7 @@ use viworks_protocol::id::InvocationId;
 use viworks_signing::grant::{Grant, Scopes};
 use viworks_signing::release::{EffectClass, Limits};
 
-use super::{Applied, Effect, Recorder};
+use super::{Effect, Inverse, PlanSubject, Recorder};
 use crate::capabilities::{Call, Facts};
 use crate::failure::Failure;
 use crate::host::{Host, HostConfig};
@@ -57,8 +57,27 @@ impl Bench {
         Call::new(facts, Arc::new(Grant::of(release, [], policy)), Arc::clone(&self.host), recorder, &limits)
     }
 
-    /// Apply an effect without gate and journal, as taking back will.
-    pub(crate) async fn apply(&self, effect: &Effect) -> Result<Applied, Failure> {
-        effect.apply(&self.host).await
+    /// The same of a plan.
+    pub(crate) async fn plan(&self, release: &Scopes, policy: &Scopes) -> Call {
+        let mut call = self.call(release, policy, EffectClass::Irreversible).await;
+        let (undo, args_sha256) = (None, "0".repeat(64));
+        let subject = PlanSubject { plugin: "tried".into(), verb: "try".into(), args_sha256, undo };
+        call.recorder = call.recorder.planning(subject);
+        call
     }
+
+    /// Apply an effect without gate and journal, as taking back does.
+    pub(crate) async fn apply(&self, effect: &Effect) -> Result<Applied, Failure> {
+        let foreseen = effect.clone().foresee(&self.host, &[]).await?;
+        let answer = foreseen.effect.apply(&self.host).await?;
+        Ok(Applied { answer, inverse: foreseen.effect.inverse(), effect: foreseen.effect })
+    }
+}
+
+/// An effect that happened, as it was foreseen.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Applied {
+    pub(crate) effect: Effect,
+    pub(crate) answer: serde_json::Value,
+    pub(crate) inverse: Inverse,
 }

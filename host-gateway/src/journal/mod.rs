@@ -4,10 +4,13 @@
 //! Refuses to forget what the backend has not acknowledged, and to begin anew over a
 //! damaged file: what ran before would run again.
 
+mod plans;
 mod recover;
+mod rollback;
 mod store;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod writer;
 
 use std::path::Path;

@@ -44,7 +44,7 @@ const MAX_PAGES: u32 = 256 * 1_024;
 const PAGE_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Store {
-    db: Connection,
+    pub(super) db: Connection,
     next_place: Cell<i64>,
 }
 
@@ -72,6 +72,8 @@ impl Store {
             VERSION => {}
             newer => return Err(JournalError::Version(newer)),
         }
+        db.execute_batch(super::plans::SCHEMA)?;
+        db.execute_batch(super::undo::SCHEMA)?;
         let last: i64 = db.query_row("SELECT coalesce(max(owed), 0) FROM invocation", [], |row| row.get(0))?;
         Ok(Self { db, next_place: Cell::new(last + 1) })
     }

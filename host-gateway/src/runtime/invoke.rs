@@ -70,14 +70,17 @@ impl Prepared {
         let ended = supervise(called, &control, started, deadline, &cancel).await;
         drop(running);
 
-        let call = store.into_data();
+        let mut call = store.into_data();
         let output_limit = limits.output_kib as usize * 1024;
         let ended = match ended {
+            _ if let Some(departed) = call.recorder.departed() => Err(Ended::failed("plan-departed", departed)),
             Err(halt) => Err(Ended::halted(halt)),
             Ok(Err(error)) => Err(Ended::error(&error, call.limiter.refused(), &call.log.stderr_tail())),
             Ok(Ok(result)) => lower(&result, verb, output_limit),
         };
+        let plan = call.recorder.end(ended.is_ok()).await;
         let mut report = call.finish(ended);
+        report.plan = plan;
         report.cost.wall_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         report.started_ms = started_ms;
         report.finished_ms = unix_ms();
@@ -157,13 +160,15 @@ impl Call {
             host_calls: self.meter.host_calls,
             denials: self.meter.denials,
         };
-        let effects = self.recorder.reports().to_vec();
+        let (effects, unknown) = (self.recorder.reports(), self.recorder.is_unknown());
         let log = self.log.clone();
         // The last handles of stdout and stderr go, which ends their unfinished lines.
         drop(self);
         let (log, log_truncated) = log.take();
         let (outcome, result, failure) = match ended {
             Ok(result) => (Outcome::Succeeded, result, None),
+            // Whatever ended it: nobody can say that nothing is left of it.
+            Err(Ended { failure, .. }) if unknown => (Outcome::Unknown, None, Some(failure)),
             Err(Ended { outcome, failure }) => (outcome, None, Some(failure)),
         };
         Report {

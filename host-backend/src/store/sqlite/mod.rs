@@ -11,7 +11,6 @@ mod plugins;
 mod prune;
 mod rows;
 mod settle;
-mod settle_one;
 mod telemetry;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};

@@ -10,8 +10,15 @@ use viworks_signing::grant::UidRange;
 pub enum Change {
     /// Taken back by `Remove` with quarantine: the account may have been used since.
     Create(NewAccount),
-    /// Taken back by `Restore`.
-    Remove { name: String, uid: u32, home: Home },
+    /// Taken back by `Restore`. `record` is the account as it must still be; as it is, and
+    /// where its home will wait, once that is foreseen.
+    Remove {
+        name: String,
+        uid: u32,
+        home: Home,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        record: Option<Box<Record>>,
+    },
     /// Taken back by `Remove`.
     Restore(Box<Record>),
     /// Taken back by `Unlock`.
@@ -36,15 +43,17 @@ pub struct NewAccount {
     pub groups: Vec<String>,
     pub ssh_keys: Vec<String>,
     pub password_hash: Option<String>,
+    /// The one that was asked for; once it is foreseen, the one that it gets.
     pub uid: Option<u32>,
     /// Where the uid is taken from if none was asked for.
     pub uids: UidRange,
 }
 
 /// What becomes of a removed account's home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Home {
+    #[default]
     Keep,
     Quarantine,
 }
@@ -66,7 +75,7 @@ pub struct LockState {
 }
 
 /// A removed account, whole enough to be brought back. Password ageing is not kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub name: String,
     pub uid: u32,
@@ -84,6 +93,53 @@ pub struct Record {
     pub fate: Home,
     /// The home's name in the quarantine, if it went there.
     pub quarantined: Option<String>,
+}
+
+impl NewAccount {
+    #[must_use]
+    pub fn home(&self) -> String {
+        format!("{}/{}", self.home_root, self.name)
+    }
+
+    /// The account as it is right after it was made.
+    fn record(&self) -> Record {
+        let uid = self.uid.unwrap_or_default();
+        Record {
+            name: self.name.clone(),
+            uid,
+            gid: uid,
+            group: self.name.clone(),
+            comment: self.comment.clone(),
+            home: self.home(),
+            shell: self.shell.clone(),
+            groups: self.groups.clone(),
+            password: self.password_hash.clone().unwrap_or_else(|| "*".to_owned()),
+            expires: None,
+            fate: Home::Quarantine,
+            quarantined: None,
+        }
+    }
+}
+
+impl Record {
+    /// What is different in `now`, by the names that people know. The primary group's
+    /// number is the system's to choose.
+    #[must_use]
+    pub fn changed(&self, now: &Self) -> Vec<&'static str> {
+        [
+            ("uid", self.uid != now.uid),
+            ("primary group", self.group != now.group),
+            ("comment", self.comment != now.comment),
+            ("home", self.home != now.home),
+            ("shell", self.shell != now.shell),
+            ("groups", self.groups != now.groups),
+            ("password or lock", self.password != now.password),
+            ("expiry", self.expires != now.expires),
+        ]
+        .into_iter()
+        .filter_map(|(field, changed)| changed.then_some(field))
+        .collect()
+    }
 }
 
 impl LockState {
@@ -122,7 +178,7 @@ impl Change {
                     if new.groups.is_empty() { String::new() } else { format!(" in {}", new.groups.join(", ")) };
                 format!("create account {}{uid}{groups}", new.name)
             }
-            Self::Remove { name, uid, home } => {
+            Self::Remove { name, uid, home, .. } => {
                 let fate = match home {
                     Home::Keep => "keeping its home",
                     Home::Quarantine => "moving its home to quarantine",
@@ -137,6 +193,35 @@ impl Change {
             Self::SetSshKeys { name, after, .. } => {
                 let count = after.as_deref().map_or(0, |t| t.lines().count());
                 format!("set {count} ssh keys of account {name}")
+            }
+        }
+    }
+
+    /// What takes a foreseen change back.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        match self.clone() {
+            Self::Create(new) => {
+                let record = new.record();
+                Self::Remove { name: new.name, uid: record.uid, home: Home::Quarantine, record: Some(record.into()) }
+            }
+            Self::Remove { record: Some(record), .. } => Self::Restore(record),
+            // Not foreseen: there is nothing yet to bring back, and `Restore` will refuse.
+            Self::Remove { name, uid, home, record: None } => {
+                let record = Record { fate: home, name, uid, ..Record::default() };
+                Self::Restore(Box::new(record))
+            }
+            Self::Restore(record) => Self::Remove {
+                name: record.name.clone(),
+                uid: record.uid,
+                home: record.fate,
+                record: Some(Box::new(Record { quarantined: None, ..*record })),
+            },
+            Self::Lock(lock) => Self::Unlock(lock.reversed()),
+            Self::Unlock(lock) => Self::Lock(lock.reversed()),
+            Self::SetGroups { name, uid, before, after } => Self::SetGroups { name, uid, before: after, after: before },
+            Self::SetSshKeys { name, uid, before, after } => {
+                Self::SetSshKeys { name, uid, before: after, after: before }
             }
         }
     }

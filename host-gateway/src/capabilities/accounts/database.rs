@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::change::{LockState, Record};
+use super::change::{Change, LockState, Record};
 use super::{Home, rules};
 use crate::failure::Failure;
 
@@ -150,6 +150,66 @@ impl Database {
             locked: state.locked,
             expired: state.expires.is_some_and(|day| (0..=today()).contains(&day)),
         }
+    }
+
+    /// The accounts as a change would leave them.
+    pub(super) fn replay(&mut self, change: &Change) {
+        match change {
+            Change::Create(new) => {
+                let uid = new.uid.unwrap_or_default();
+                let gid = if self.group_name(uid).is_none() { uid } else { self.free_gid() };
+                self.entries.push(Entry {
+                    name: new.name.clone(),
+                    uid,
+                    gid,
+                    comment: new.comment.clone(),
+                    home: new.home(),
+                    shell: new.shell.clone(),
+                });
+                self.groups.push(Group { name: new.name.clone(), gid, members: Vec::new() });
+                self.set_groups(&new.name, &new.groups);
+                let password = new.password_hash.clone().unwrap_or_else(|| "*".to_owned());
+                self.shadow.insert(new.name.clone(), Shadow { password, expires: None });
+            }
+            Change::Remove { name, .. } => {
+                self.set_groups(name, &[]);
+                self.entries.retain(|e| e.name != *name);
+                self.groups.retain(|g| g.name != *name || !g.members.is_empty());
+                self.shadow.remove(name);
+            }
+            Change::Restore(record) => {
+                let Record { name, uid, gid, comment, home, shell, .. } = (**record).clone();
+                if self.group_name(gid).is_none() {
+                    self.groups.push(Group { name: record.group.clone(), gid, members: Vec::new() });
+                }
+                self.entries.retain(|e| e.name != name);
+                self.entries.push(Entry { name, uid, gid, comment, home, shell });
+                self.set_groups(&record.name, &record.groups);
+                let shadow = Shadow { password: record.password.clone(), expires: record.expires };
+                self.shadow.insert(record.name.clone(), shadow);
+            }
+            Change::Lock(lock) | Change::Unlock(lock) => {
+                let Some(shadow) = self.shadow.get_mut(&lock.name) else { return };
+                let bare = shadow.password.strip_prefix('!').unwrap_or(&shadow.password);
+                shadow.password = if lock.after.locked { format!("!{bare}") } else { bare.to_owned() };
+                shadow.expires = lock.after.expires;
+            }
+            Change::SetGroups { name, after, .. } => self.set_groups(name, after),
+            Change::SetSshKeys { .. } => {}
+        }
+    }
+
+    fn set_groups(&mut self, name: &str, wanted: &[String]) {
+        for group in &mut self.groups {
+            group.members.retain(|m| m != name);
+            if wanted.contains(&group.name) {
+                group.members.push(name.to_owned());
+            }
+        }
+    }
+
+    fn free_gid(&self) -> u32 {
+        (rules::MIN_UID..rules::NOBODY).find(|gid| self.group_name(*gid).is_none()).unwrap_or_default()
     }
 
     /// Everything that is needed to bring the account back.

@@ -7,6 +7,7 @@ use viworks_signing::grant::{AccountsScope, Grant, Granted, UidRange};
 
 use super::change::{Change, Home, Lock, LockState, NewAccount};
 use super::database::{Account, Database, Entry};
+use super::overlay::Overlay;
 use super::{home, keys, rules, wit};
 use crate::capabilities::Call;
 use crate::capabilities::wit::viworks::gateway::types;
@@ -90,7 +91,7 @@ impl Call {
         let home = format!("{home_root}/{name}");
         self.require(scope, "accounts.home_root", || format!("home {home}"), |s| within(&s.home_root, &home))?;
 
-        let database = self.host.accounts.database().await?;
+        let database = self.host.accounts.planned(self.recorder.planned()).await?;
         let groups = self.new_groups(scope, &database, &[], new.groups)?;
         if let Some(hash) = &new.password_hash {
             let set = || "setting a password hash".to_owned();
@@ -123,7 +124,7 @@ impl Call {
                 return Err(Failure::InvalidArgument(format!("home fate {other:?} is not known here")));
             }
         };
-        self.perform(Effect::Accounts(Change::Remove { name: entry.name, uid: entry.uid, home })).await
+        self.perform(Effect::Accounts(Change::Remove { name: entry.name, uid: entry.uid, home, record: None })).await
     }
 
     async fn accounts_lock(&mut self, name: &str) -> Result<Account, Failure> {
@@ -158,8 +159,8 @@ impl Call {
         let (grant, (_, entry)) = (Arc::clone(&self.grant), self.touchable(name).await?);
         self.require_home(granted(&grant)?, &entry)?;
         let after = Some(home::file_of(&parse_keys(lines)?));
-        let (name, uid) = (entry.name.clone(), entry.uid);
-        let before = self.host.accounts.blocking(move |site| home::read_keys(site, &entry)).await?;
+        let before = self.host.accounts.keys_of(&entry, &Overlay::of(self.recorder.planned())).await?;
+        let (name, uid) = (entry.name, entry.uid);
         self.perform(Effect::Accounts(Change::SetSshKeys { name, uid, before, after })).await
     }
 
@@ -167,14 +168,14 @@ impl Call {
         let grant = Arc::clone(&self.grant);
         let scope = granted(&grant)?;
         rules::name(name)?;
-        let database = self.host.accounts.database().await?;
+        let database = self.host.accounts.planned(self.recorder.planned()).await?;
         Ok(database.find(name).filter(|e| visible(scope, e)).map(|e| database.account(e)))
     }
 
     async fn accounts_list(&mut self) -> Result<Vec<Account>, Failure> {
         let grant = Arc::clone(&self.grant);
         let scope = granted(&grant)?;
-        let database = self.host.accounts.database().await?;
+        let database = self.host.accounts.planned(self.recorder.planned()).await?;
         let mut entries: Vec<_> = database.entries.iter().filter(|e| visible(scope, e)).collect();
         if entries.len() > MAX_LISTED {
             return Err(Failure::Failed(format!(
@@ -193,7 +194,7 @@ impl Call {
         rules::name(name)?;
         refuse_system(name, None)?;
         self.require(scope, "accounts.names", || format!("account {name}"), |s| s.names.match_any(name))?;
-        let database = self.host.accounts.database().await?;
+        let database = self.host.accounts.planned(self.recorder.planned()).await?;
         let entry = database.find(name).ok_or_else(|| Failure::NotFound(format!("there is no account {name}")))?;
         refuse_system(name, Some(entry.uid))?;
         let uid = entry.uid;

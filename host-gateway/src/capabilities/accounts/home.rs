@@ -25,6 +25,20 @@ pub(super) fn root(site: &Site, home_root: &str) -> Result<Dir, DirError> {
     if site.root.is_some() { base.walk_making(home_root) } else { base.walk(home_root) }
 }
 
+/// The same without making anything: `None` where a prefix root has none yet.
+pub(super) fn look(site: &Site, home_root: &str) -> Result<Option<Dir>, DirError> {
+    match Dir::base(site.base())?.walk(home_root) {
+        Err(DirError::Missing(_)) if site.root.is_some() => Ok(None),
+        walked => walked.map(Some),
+    }
+}
+
+/// Whether anything is where a home is to come back to.
+pub(super) fn exists(site: &Site, home: &str) -> Result<bool, Failure> {
+    let (parent, name) = split(home)?;
+    Ok(Dir::base(site.base())?.walk(parent)?.has(name, home)?)
+}
+
 /// Split a home's path into the directory it is in and its name there.
 ///
 /// # Errors

@@ -2,7 +2,8 @@
 //! one. Refuses root, system accounts and every name that would carry rights of its own.
 //!
 //! The map: [`guest`] is what plugins call, and checks scopes → [`change`] is what can
-//! change → [`apply`] does it, one at a time → [`tools`] runs useradd and its kin,
+//! change, [`diff`] how people read it → [`foresee`] completes it from the host, over the
+//! [`overlay`] of a plan → [`apply`] does it, one at a time → [`tools`] runs useradd and its kin,
 //! [`home`] and [`quarantine`] work on home directories by descriptor ([`dir`]),
 //! [`database`] reads passwd, group and shadow. [`rules`] and [`keys`] say what a name,
 //! a hash and a key are; [`busy`] who is in use; [`prefix`] makes an empty root ready.
@@ -11,10 +12,13 @@ mod apply;
 mod busy;
 mod change;
 mod database;
+mod diff;
 mod dir;
+mod foresee;
 mod guest;
 mod home;
 mod keys;
+mod overlay;
 mod prefix;
 mod quarantine;
 mod rules;
@@ -26,17 +30,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 pub use change::{Change, Home, Lock, LockState, NewAccount, Record};
+pub use quarantine::Swept;
 
 use crate::capabilities::wit::viworks::gateway::accounts as wit;
-use crate::effects::Applied;
+use crate::effects::Effect;
 use crate::failure::Failure;
 use database::Database;
+use overlay::Overlay;
 use tools::Tools;
 
 /// `[providers.accounts]`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// A directory that stands for the host's `/`: for demonstrations, tests and images.
@@ -45,6 +52,8 @@ pub struct Config {
     /// Where the homes of removed accounts go; on the file system of the homes.
     /// `/var/lib/viworks-gateway/quarantine` in the root when absent.
     pub quarantine: Option<PathBuf>,
+    /// How long homes stay there; 0 keeps them until somebody removes them.
+    pub quarantine_days: u32,
     /// A directory whose files new homes begin with, for example `/etc/skel`.
     pub skeleton: Option<PathBuf>,
     /// Programs that are not in their usual place.
@@ -54,6 +63,25 @@ pub struct Config {
     pub groupadd: Option<PathBuf>,
     pub chpasswd: Option<PathBuf>,
 }
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: None,
+            quarantine: None,
+            quarantine_days: 30,
+            skeleton: None,
+            useradd: None,
+            usermod: None,
+            userdel: None,
+            groupadd: None,
+            chpasswd: None,
+        }
+    }
+}
+
+/// Homes that one sweep removes; the next takes the next.
+const SWEPT_AT_ONCE: usize = 100;
 
 /// Reads accounts at any time and changes them one at a time.
 #[derive(Debug, Clone)]
@@ -68,6 +96,7 @@ pub struct Provider {
 struct Site {
     root: Option<PathBuf>,
     quarantine: PathBuf,
+    quarantine_days: u32,
     skeleton: Option<PathBuf>,
     tools: Tools,
 }
@@ -93,6 +122,7 @@ impl Provider {
         let site = Site {
             root: config.root.clone(),
             quarantine: config.quarantine.clone().unwrap_or_else(|| base.join("var/lib/viworks-gateway/quarantine")),
+            quarantine_days: config.quarantine_days,
             skeleton: config.skeleton.clone(),
             tools: Tools::new(config),
         };
@@ -113,6 +143,27 @@ impl Provider {
         .await
     }
 
+    /// All accounts and groups as a plan so far leaves them.
+    async fn planned(&self, planned: &[Effect]) -> Result<Database, Failure> {
+        let mut database = self.database().await?;
+        Overlay::of(planned).replay(&mut database);
+        Ok(database)
+    }
+
+    /// Remove homes that waited in the quarantine for longer than they may.
+    ///
+    /// # Errors
+    /// When the quarantine can't be read.
+    pub async fn sweep(&self) -> Result<Vec<Swept>, Failure> {
+        let days = self.site.quarantine_days;
+        if days == 0 {
+            return Ok(Vec::new());
+        }
+        let oldest = time::OffsetDateTime::now_utc().unix_timestamp() - i64::from(days) * 86_400;
+        let _one_at_a_time = self.changing.lock().await;
+        self.blocking(move |site| quarantine::sweep(site, oldest, SWEPT_AT_ONCE)).await
+    }
+
     /// Work on files, away from the threads that serve everything else.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -124,7 +175,7 @@ impl Provider {
             .map_err(|e| Failure::Failed(format!("work on accounts ended early: {e}")))?
     }
 
-    pub(crate) async fn apply(&self, change: &Change) -> Result<Applied, Failure> {
+    pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {
         let (provider, change) = (self.clone(), change.clone());
         // A task of its own: an invocation that is cancelled lets go of this future, and an
         // account must not stay half made. It ends by the tools' own deadlines.

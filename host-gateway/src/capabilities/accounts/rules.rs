@@ -9,8 +9,9 @@ const MAX_COMMENT: usize = 128;
 const MAX_PATH: usize = 255;
 /// Below are root, the system's accounts and the services'.
 pub(super) const MIN_UID: u32 = 1_000;
+pub(super) const NOBODY: u32 = 65_534;
 /// `nobody`, and the values that mean "no id" to some system call.
-const NO_UIDS: [u32; 3] = [65_534, 65_535, u32::MAX];
+const NO_UIDS: [u32; 3] = [NOBODY, 65_535, u32::MAX];
 
 /// Names that belong to the system, or that sudoers, PAM or device files give rights to: a
 /// new account gets a group of its own name, and a group `admin` or `docker` is root.

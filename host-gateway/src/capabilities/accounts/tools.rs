@@ -20,6 +20,7 @@ pub(super) struct Tools {
     userdel: PathBuf,
     groupadd: PathBuf,
     chpasswd: PathBuf,
+    getent: PathBuf,
 }
 
 /// What `useradd` is told. The home is made by us, so that nothing follows a link.
@@ -53,6 +54,7 @@ impl Tools {
             userdel: find(&config.userdel, ["/usr/sbin/userdel", "/sbin/userdel"]),
             groupadd: find(&config.groupadd, ["/usr/sbin/groupadd", "/sbin/groupadd"]),
             chpasswd: find(&config.chpasswd, ["/usr/sbin/chpasswd", "/sbin/chpasswd"]),
+            getent: first_existing(&["/usr/bin/getent", "/bin/getent"]),
         }
     }
 
@@ -71,7 +73,9 @@ impl Tools {
             .program(&self.useradd)
             .args(["--no-create-home", "--password", "*"])
             .args(["--uid", &user.uid.to_string(), "--comment", user.comment])
-            .args(["--home-dir", user.home, "--shell", user.shell]);
+            .args(["--home-dir", user.home, "--shell", user.shell])
+            // Whatever useradd's own defaults are: what is made is what was foreseen.
+            .args(["--expiredate", ""]);
         program = match user.gid {
             Some(gid) => program.args(["--no-user-group", "--gid", &gid.to_string()]),
             None => program.arg("--user-group"),
@@ -85,6 +89,16 @@ impl Tools {
             Err((Some(9), text)) => Err(Failure::Conflict(text)),
             other => other.map(|()| Added::Yes).map_err(|e| general(e, 1)),
         }
+    }
+
+    /// Whether the host knows this uid from elsewhere than its files (a directory service).
+    pub(super) async fn knows_uid(&self, uid: u32) -> bool {
+        if self.prefix.is_some() {
+            return false;
+        }
+        let getent = Program::new(&self.getent).deadline(DEADLINE).args(["passwd", &uid.to_string()]);
+        // One that can't be asked knows nothing; useradd asks once more.
+        getent.run().await.is_ok_and(|output| output.status.success())
     }
 
     pub(super) async fn add_group(&self, name: &str, gid: u32) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ pub(super) struct Container {
     pub(super) labels: BTreeMap<String, String>,
 }
 
-/// In none of these states is a container ever removed, whatever the grant says.
+/// In these states a container does something, or is about to.
 const ALIVE: [&str; 5] = ["running", "paused", "restarting", "stopping", "removing"];
 
 impl Container {

@@ -1,4 +1,5 @@
-//! What is asked of the engine, each with a deadline and a bound. Never asks for `force`.
+//! What is asked of the engine, each with a deadline and a bound. `force` is asked for only
+//! where a container that runs is to be removed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -151,11 +152,11 @@ impl Engine {
         self.ask("start a container", self.deadline, client.start_container(id, None::<StartContainerOptions>)).await
     }
 
-    /// The engine itself refuses to remove one that runs.
-    pub(super) async fn remove(&self, id: &str) -> Result<(), Failure> {
+    /// Without `kill` the engine itself refuses to remove one that runs.
+    pub(super) async fn remove(&self, id: &str, kill: bool) -> Result<(), Failure> {
         check(id)?;
         let client = self.client()?;
-        let options = RemoveContainerOptions { force: false, v: false, link: false };
+        let options = RemoveContainerOptions { force: kill, v: false, link: false };
         self.ask("remove a container", self.deadline * 3, client.remove_container(id, Some(options))).await
     }
 }

@@ -10,6 +10,7 @@ use super::super::Call;
 use super::super::wit::viworks::gateway::containers as wit;
 use super::super::wit::viworks::gateway::types;
 use super::container::{Container, now};
+use super::foresee::replay;
 use super::scope::{self, REMOVED, Rule, SEEN};
 use super::{Change, Provider};
 use crate::effects::Effect;
@@ -54,7 +55,7 @@ impl wit::Host for Call {
 async fn list(call: &mut Call, filter: &wit::Filter) -> Result<Vec<wit::Container>, Failure> {
     let granted = granted(call)?;
     let now = now();
-    let found = call.host.containers.matching(&granted, filter, now).await?;
+    let found = call.host.containers.matching(&granted, filter, now, call.recorder.planned()).await?;
     Ok(found.into_iter().map(|c| c.shown(now)).collect())
 }
 
@@ -64,7 +65,7 @@ async fn stop(call: &mut Call, id: &str, grace_secs: u32) -> Result<wit::Contain
         .ok()
         .filter(|secs| *secs <= MAX_GRACE_SECS)
         .ok_or_else(|| Failure::InvalidArgument(format!("the grace time is at most {MAX_GRACE_SECS} seconds")))?;
-    let container = call.host.containers.engine.inspect(id).await?;
+    let container = call.host.containers.inspect(id, call.recorder.planned()).await?;
     require(call, &granted, &SEEN, &container)?;
     call.require(&granted, "containers.stop", || format!("stop container {}", container.name), |s| s.stop)?;
     let Container { id, name, .. } = container;
@@ -73,7 +74,7 @@ async fn stop(call: &mut Call, id: &str, grace_secs: u32) -> Result<wit::Contain
 
 async fn remove(call: &mut Call, id: &str) -> Result<wit::Container, Failure> {
     let granted = granted(call)?;
-    let container = call.host.containers.engine.inspect(id).await?;
+    let container = call.host.containers.inspect(id, call.recorder.planned()).await?;
     require(call, &granted, &SEEN, &container)?;
     irreversible(call, &granted, || format!("remove container {}", container.name))?;
     require(call, &granted, &REMOVED, &container)?;
@@ -84,7 +85,7 @@ async fn prune(call: &mut Call, filter: &wit::Filter) -> Result<Vec<wit::Contain
     let granted = granted(call)?;
     irreversible(call, &granted, || "remove stopped containers".into())?;
     let now = now();
-    let found = call.host.containers.matching(&granted, filter, now).await?;
+    let found = call.host.containers.matching(&granted, filter, now, call.recorder.planned()).await?;
     let doomed = found.into_iter().filter(|c| !c.alive() && scope::passes(&granted, &REMOVED, c, now));
     let mut removed = Vec::new();
     for container in doomed.take(MAX_PRUNED) {
@@ -105,12 +106,14 @@ impl Provider {
         granted: &Granted<ContainersScope>,
         filter: &wit::Filter,
         now: i64,
+        planned: &[Effect],
     ) -> Result<Vec<Container>, Failure> {
         let named = |summary: &ContainerSummary| {
             let Some(name) = &filter.name else { return true };
             summary.names.iter().flatten().any(|n| n.trim_start_matches('/') == name)
         };
-        let mut found = self.engine.list(named).await?;
+        let found = self.engine.list(named).await?;
+        let mut found: Vec<_> = found.into_iter().filter_map(|c| replay(c, planned)).collect();
         found.retain(|c| scope::passes(granted, &SEEN, c, now) && scope::matches(filter, c, now));
         Ok(found)
     }

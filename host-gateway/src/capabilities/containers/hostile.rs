@@ -107,7 +107,7 @@ async fn ids_that_are_paths_never_reach_the_engine() {
     let (_dir, provider) = engine(|request, _| async move { panic!("reached: {request}") }).await;
     for bad in ["", "../x", "a/b", "a?force=1", "a#b", "-a", "a b", "a%2f", &"a".repeat(129)] {
         assert!(matches!(provider.engine.inspect(bad).await, Err(Failure::InvalidArgument(_))), "{bad}");
-        assert!(matches!(provider.engine.remove(bad).await, Err(Failure::InvalidArgument(_))), "{bad}");
+        assert!(matches!(provider.engine.remove(bad, false).await, Err(Failure::InvalidArgument(_))), "{bad}");
     }
 }
 
@@ -122,7 +122,7 @@ async fn removal_asks_without_force_and_without_volumes() {
         }
     })
     .await;
-    provider.engine.remove("abcdefabcdef").await.unwrap();
+    provider.engine.remove("abcdefabcdef", false).await.unwrap();
     let request = requests.recv().await.unwrap();
     assert!(
         request.starts_with("DELETE /containers/abcdefabcdef?v=false&force=false&link=false HTTP/1.1"),

@@ -7,7 +7,8 @@ use super::super::wit::viworks::gateway::containers::{self as wit, Host as _};
 use super::super::wit::viworks::gateway::types;
 use super::container::now;
 use super::*;
-use crate::effects::bench::Bench;
+use crate::effects::bench::{Applied, Bench};
+use crate::effects::{Effect, Inverse};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
@@ -78,8 +79,28 @@ impl Dockerd {
         self.docker(&args)
     }
 
-    fn provider(&self) -> Provider {
-        Provider::new(&Config { socket: Some(self.path().join("docker.sock")), timeout_secs: 20 })
+    fn provider(&self) -> Tried {
+        Tried(Provider::new(&Config { socket: Some(self.path().join("docker.sock")), timeout_secs: 20 }))
+    }
+}
+
+/// A provider whose changes are foreseen before they are applied, as the recorder does.
+struct Tried(Provider);
+
+impl std::ops::Deref for Tried {
+    type Target = Provider;
+
+    fn deref(&self) -> &Provider {
+        &self.0
+    }
+}
+
+impl Tried {
+    async fn apply(&self, change: &Change) -> Result<Applied, Failure> {
+        let effect = self.foresee(change.clone(), &[]).await?.effect;
+        let Effect::Containers(change) = &effect else { panic!("{effect:?}") };
+        let answer = self.0.apply(change).await?;
+        Ok(Applied { answer, inverse: effect.inverse(), effect })
     }
 }
 
@@ -125,10 +146,8 @@ async fn a_real_engine_is_listed_stopped_started_and_pruned() {
     assert_eq!(job_one.image, "viwtest:1");
     assert!(job_one.age(now()) < 120);
 
-    // A running one is not removed, by us or by the engine.
-    let refused = provider.apply(&Change::remove(web_one)).await;
-    assert!(matches!(refused, Err(Failure::Conflict(_))), "{refused:?}");
-    let refused = provider.engine.remove(&web).await;
+    // A running one is not removed by the engine, unless it is told to.
+    let refused = provider.engine.remove(&web, false).await;
     assert!(matches!(refused, Err(Failure::Conflict(_))), "{refused:?}");
 
     // Stopping has starting as its inverse, and the other way round.
@@ -241,14 +260,21 @@ async fn every_rule_of_the_grant_holds_on_a_real_engine() {
     assert!(matches!(granted.stop("web".into(), 121).await.unwrap(), Err(types::Failure::InvalidArgument(_))));
     assert_eq!(engine.docker(&["ps", "-aq"]).lines().count(), 4);
 
-    // Even a grant that lists `running` removes none that runs.
-    let running = |s: &mut ContainersScope| {
+    // One that runs goes where every layer lists `running` and allows what can't be undone.
+    let running = |s: &mut ContainersScope| s.remove_states.push("running".into());
+    let bold = scope(|s| {
         allowed(s);
-        s.remove_states.push("running".into());
-    };
-    let both = scope(running);
-    let mut bold = bench.call(&both, &both, EffectClass::Irreversible).await;
-    assert!(matches!(bold.remove(web.clone()).await.unwrap(), Err(types::Failure::Conflict(_))));
+        running(s);
+    });
+    let doomed = engine.run("doomed", &["sleep", "600"]);
+    let mut meek = bench.call(&bold, &scope(running), EffectClass::Irreversible).await;
+    assert_eq!(rule(meek.remove(doomed.clone()).await.unwrap()), "policy: containers.allow_irreversible");
+    let mut changing = bench.call(&bold, &bold, EffectClass::Change).await;
+    assert_eq!(rule(changing.remove(doomed.clone()).await.unwrap()), "release: verb effect is change");
+    let mut bold = bench.call(&bold, &bold, EffectClass::Irreversible).await;
+    assert_eq!(bold.remove(doomed.clone()).await.unwrap().unwrap().state, "running");
+    assert_eq!(engine.docker(&["ps", "-aq"]).lines().count(), 4);
+    assert!(bold.recorder.reports()[0].irreversible);
 
     let old = wit::Filter { older_than_secs: Some(3_600), ..everything() };
     assert!(granted.prune(old).await.unwrap().unwrap().is_empty());

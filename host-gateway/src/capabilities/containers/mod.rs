@@ -1,13 +1,16 @@
 //! The `containers` capability: Docker's engine, or Podman's, over its unix socket. Refuses
-//! to remove a container that runs, and everything outside the grant's labels and names.
+//! everything outside the grant's labels and names, and to remove a container in a state
+//! that the grant does not list: one that runs goes only where `running` is listed.
 //!
 //! - `host`: the functions that plugins call
+//! - `foresee`: what a change would be, over what a plan so far has changed
 //! - `scope`: the rules of the grant, on a container as it was just inspected
 //! - `engine`: requests, each with a deadline; `transport`: their bytes, with a budget
 //! - `container`: what decisions are made on
 
 mod container;
 mod engine;
+mod foresee;
 mod host;
 mod scope;
 mod transport;
@@ -16,10 +19,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use self::container::Container;
 use self::engine::Engine;
-use crate::effects::{Applied, Effect, Inverse};
 use crate::failure::Failure;
 
 /// `[providers.containers]`.
@@ -102,55 +105,25 @@ impl Provider {
         Self { engine: Engine::new(config.socket.as_deref(), deadline) }
     }
 
-    pub(crate) async fn apply(&self, change: &Change) -> Result<Applied, Failure> {
-        match change {
-            Change::Stop { id, name, grace_secs } => {
-                let before = self.same(id, name).await?;
-                if !before.alive() {
-                    return Err(Failure::Conflict(format!("the container {name} does not run")));
-                }
+    pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {
+        let before = self.engine.inspect(change.id()).await?;
+        change.check(&before)?;
+        let after = match change {
+            Change::Stop { id, grace_secs, .. } => {
                 self.engine.stop(id, *grace_secs).await?;
-                let inverse = Change::Start { id: id.clone(), name: name.clone() };
-                applied(&self.engine.inspect(id).await?, Some(inverse))
+                self.engine.inspect(id).await?
             }
-            Change::Start { id, name } => {
-                let before = self.same(id, name).await?;
-                if before.alive() {
-                    return Err(Failure::Conflict(format!("the container {name} runs already")));
-                }
+            Change::Start { id, .. } => {
                 self.engine.start(id).await?;
-                let inverse = Change::Stop { id: id.clone(), name: name.clone(), grace_secs: UNDO_GRACE };
-                applied(&self.engine.inspect(id).await?, Some(inverse))
+                self.engine.inspect(id).await?
             }
-            Change::Remove { id, name, state, stopped, .. } => {
-                let before = self.same(id, name).await?;
-                if before.alive() {
-                    return Err(Failure::Conflict(format!("the container {name} runs: stop it first")));
-                }
-                if before.state != *state || before.stopped != *stopped {
-                    return Err(Failure::Conflict(format!("the container {name} changed meanwhile")));
-                }
-                self.engine.remove(id).await?;
-                applied(&before, None)
+            Change::Remove { id, .. } => {
+                self.engine.remove(id, before.alive()).await?;
+                before
             }
-        }
+        };
+        serde_json::to_value(after).map_err(|e| Failure::Failed(e.to_string()))
     }
-
-    /// The container of that id, if it still has that name.
-    async fn same(&self, id: &str, name: &str) -> Result<Container, Failure> {
-        let container = self.engine.inspect(id).await?;
-        if container.id == id && container.name == name {
-            Ok(container)
-        } else {
-            Err(Failure::Conflict(format!("the container {name} changed meanwhile")))
-        }
-    }
-}
-
-fn applied(container: &Container, inverse: Option<Change>) -> Result<Applied, Failure> {
-    let answer = serde_json::to_value(container).map_err(|e| Failure::Failed(e.to_string()))?;
-    let inverse = inverse.map_or(Inverse::Irreversible, |c| Inverse::Effect(Box::new(Effect::Containers(c))));
-    Ok(Applied { answer, inverse })
 }
 
 #[cfg(test)]

@@ -59,6 +59,16 @@ impl Store {
         self.with(|db| size_without(db, plugin, key))
     }
 
+    /// Each key with the bytes that it takes.
+    pub(super) fn sizes(&self, plugin: &str) -> Result<Vec<(String, u64)>, Failure> {
+        self.with(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT key, octet_length(key) + octet_length(value) FROM state WHERE plugin = ?1")?;
+            let rows = statement.query_map([plugin], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+            rows.collect()
+        })
+    }
+
     /// Put a value, or take it away, if what is there is as expected. Gives what was there.
     ///
     /// # Errors

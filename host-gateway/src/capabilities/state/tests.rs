@@ -5,6 +5,7 @@ use viworks_signing::release::EffectClass;
 
 use super::wit::Host as _;
 use super::*;
+use crate::effects::Inverse;
 use crate::effects::bench::Bench;
 
 fn scopes(max_keys: u32, max_kib: u32) -> Scopes {

@@ -96,7 +96,7 @@ async fn what_is_not_granted_is_refused_by_its_rule() {
 
     let mut nothing = call(&bench, &Scopes::default()).await;
     assert_eq!(rule(nothing.list_peers().await.unwrap()), "grant: vpn");
-    assert_eq!(bench.host.vpn.list(Kind::Wireguard).await.unwrap().len(), 1);
+    assert_eq!(bench.host.vpn.list(Kind::Wireguard, &[]).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -115,4 +115,16 @@ async fn bad_names_and_read_verbs_change_nothing() {
     let mut read = bench.call(&all, &all, EffectClass::Read).await;
     assert_eq!(rule(add(&mut read, "a").await), "release: verb effect is read");
     assert_eq!(std::fs::read(bench.dir.path().join("wg0.conf")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn adds_side_by_side_get_addresses_of_their_own() {
+    let bench = bench();
+    let all = scopes(&["wireguard"], "*");
+    let (mut a, mut b, mut c) = (call(&bench, &all).await, call(&bench, &all).await, call(&bench, &all).await);
+    let (a, b, c) = tokio::join!(add(&mut a, "a"), add(&mut b, "b"), add(&mut c, "c"));
+    let mut addresses: Vec<_> = [a, b, c].into_iter().map(|added| added.unwrap().peer.address).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!((addresses.len(), bench.host.vpn.list(Kind::Wireguard, &[]).await.unwrap().len()), (3, 3));
 }

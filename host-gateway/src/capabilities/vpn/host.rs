@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::super::Call;
 use super::super::wit::viworks::gateway::types;
 use super::super::wit::viworks::gateway::vpn as wit;
+use super::foresee::{Identity, NO_KEY, placeholder};
 use super::name::PeerName;
 use super::openvpn::{self, Serial};
 use super::wireguard::{self, WireguardKey};
@@ -49,19 +50,35 @@ impl wit::Host for Call {
 
 async fn add(call: &mut Call, name: String, provider: Option<wit::Provider>) -> Result<wit::Credentials, Failure> {
     let (name, kind) = allow(call, name, provider)?;
-    let (private_key, change) = match kind {
-        Kind::Wireguard => {
-            let (private, public) = wireguard::key_pair()?;
-            let public_key = WireguardKey::try_from(public).map_err(|e| Failure::Failed(e.to_owned()))?;
-            (private, Change::AddWireguard { name, public_key })
-        }
-        Kind::Openvpn => {
-            let (private, public_key) = openvpn::key_pair()?;
-            (private, Change::AddOpenvpn { name, serial: Serial::random()?, public_key })
-        }
+    let (private_key, change) = if call.recorder.is_plan() {
+        (Zeroizing::new(NO_KEY.to_owned()), without_key(kind, name)?)
+    } else {
+        with_key(kind, name)?
     };
     let issued: Issued = call.perform(Effect::Vpn(change)).await?;
     Ok(credentials(issued, &private_key))
+}
+
+fn with_key(kind: Kind, name: PeerName) -> Result<(Zeroizing<String>, Change), Failure> {
+    Ok(match kind {
+        Kind::Wireguard => {
+            let (private, public) = wireguard::key_pair()?;
+            let public_key = WireguardKey::try_from(public).map_err(|e| Failure::Failed(e.to_owned()))?;
+            (private, Change::AddWireguard { name, public_key, addresses: Vec::new() })
+        }
+        Kind::Openvpn => {
+            let (private, public_key) = openvpn::key_pair()?;
+            (private, Change::AddOpenvpn { name, serial: Serial::random()?, public_key, days: 0 })
+        }
+    })
+}
+
+/// For a plan: nobody can connect with what it answers.
+fn without_key(kind: Kind, name: PeerName) -> Result<Change, Failure> {
+    Ok(match placeholder(kind)? {
+        Identity::Wireguard(public_key) => Change::AddWireguard { name, public_key, addresses: Vec::new() },
+        Identity::Openvpn(serial) => Change::AddOpenvpn { name, serial, public_key: String::new(), days: 0 },
+    })
 }
 
 pub(super) fn credentials(issued: Issued, private_key: &str) -> wit::Credentials {
@@ -76,7 +93,7 @@ pub(super) fn credentials(issued: Issued, private_key: &str) -> wit::Credentials
 
 async fn remove(call: &mut Call, name: String, provider: Option<wit::Provider>) -> Result<wit::Peer, Failure> {
     let (name, kind) = allow(call, name, provider)?;
-    let peer = call.host.vpn.find(kind, &name).await?;
+    let peer = call.host.vpn.find(kind, &name, call.recorder.planned()).await?;
     call.perform::<Peer>(Effect::Vpn(peer.removal())).await.map(Into::into)
 }
 
@@ -84,7 +101,7 @@ async fn list(call: &mut Call) -> Result<Vec<wit::Peer>, Failure> {
     let granted = granted(call)?;
     let mut peers = Vec::new();
     for kind in usable(call, &granted) {
-        let found = call.host.vpn.list(kind).await?;
+        let found = call.host.vpn.list(kind, call.recorder.planned()).await?;
         peers.extend(found.into_iter().filter(|p| granted.scopes().all(|s| s.names.match_any(p.name.as_str()))));
     }
     peers.sort_by(|a, b| (&a.name, a.provider).cmp(&(&b.name, b.provider)));

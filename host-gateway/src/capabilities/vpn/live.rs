@@ -2,6 +2,8 @@
 //! through it, gone after removal and not coming back.
 
 use super::*;
+use crate::effects::bench::Applied;
+use crate::effects::{Effect, Inverse};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -117,6 +119,14 @@ fn name() -> PeerName {
     PeerName::try_from("road-1".to_owned()).unwrap()
 }
 
+/// Foreseen first, as the recorder does.
+async fn apply(provider: &Provider, change: &Change) -> Applied {
+    let effect = provider.foresee(change.clone(), &[]).await.unwrap().effect;
+    let Effect::Vpn(change) = &effect else { panic!("{effect:?}") };
+    let answer = provider.apply(change).await.unwrap();
+    Applied { answer, inverse: effect.inverse(), effect }
+}
+
 fn inverse(applied: &Applied) -> Change {
     let Inverse::Effect(effect) = &applied.inverse else { panic!("it can be undone") };
     let Effect::Vpn(change) = effect.as_ref() else { panic!("by this capability") };
@@ -164,9 +174,13 @@ async fn a_wireguard_peer_connects_until_it_is_removed() {
     );
     let provider = Provider::new(&toml::from_str(&config).unwrap());
     let (private, public) = wireguard::key_pair().unwrap();
-    let add = Change::AddWireguard { name: name(), public_key: WireguardKey::try_from(public.clone()).unwrap() };
+    let add = Change::AddWireguard {
+        name: name(),
+        public_key: WireguardKey::try_from(public.clone()).unwrap(),
+        addresses: Vec::new(),
+    };
     assert!(!serde_json::to_string(&add).unwrap().contains(private.as_str()));
-    let added = provider.apply(&add).await.unwrap();
+    let added = apply(&provider, &add).await;
 
     let (core, addresses) = for_wg(&credentials(&added, &private));
     done("wg", &["setconf", &client, &lab.write("client.conf", &core)]);
@@ -178,14 +192,14 @@ async fn a_wireguard_peer_connects_until_it_is_removed() {
     let shown = || done("wg", &["show", &server]);
     wait("ping through the tunnel", || lab.pings("10.77.0.1"), shown);
 
-    let removed = provider.apply(&inverse(&added)).await.unwrap();
+    let removed = apply(&provider, &inverse(&added)).await;
     assert!(!shown().contains(&public), "the interface forgot it at once");
     assert!(!lab.pings("10.77.0.1"));
     assert!(!lab.pings("10.77.0.1"), "it does not come back");
 
-    provider.apply(&inverse(&removed)).await.unwrap();
+    apply(&provider, &inverse(&removed)).await;
     wait("ping after the removal was undone", || lab.pings("10.77.0.1"), shown);
-    assert_eq!(provider.list(Kind::Wireguard).await.unwrap().len(), 1);
+    assert_eq!(provider.list(Kind::Wireguard, &[]).await.unwrap().len(), 1);
 }
 
 /// An authority and a server's certificate, as a site makes them.
@@ -225,8 +239,8 @@ async fn an_openvpn_peer_connects_until_it_is_removed() {
     lab.write("m.password", "a password\n");
     let provider = Provider::new(&toml::from_str(&config).unwrap());
     let (private, public_key) = openvpn::key_pair().unwrap();
-    let add = Change::AddOpenvpn { name: name(), serial: Serial::random().unwrap(), public_key };
-    let added = provider.apply(&add).await.unwrap();
+    let add = Change::AddOpenvpn { name: name(), serial: Serial::random().unwrap(), public_key, days: 0 };
+    let added = apply(&provider, &add).await;
     let profile = credentials(&added, private.trim_end());
     lab.write("client.ovpn", &profile);
 
@@ -242,11 +256,11 @@ async fn an_openvpn_peer_connects_until_it_is_removed() {
     let logs = || format!("{}\n---\n{}", lab.read("server.log"), lab.read("client.log"));
     wait("ping through the tunnel", || lab.pings("10.66.0.1"), logs);
 
-    let removed = provider.apply(&inverse(&added)).await.unwrap();
+    let removed = apply(&provider, &inverse(&added)).await;
     wait("a new connection refused", || lab.read("server.log").contains("certificate revoked"), logs);
     assert!(!lab.pings("10.66.0.1"), "the session that was up is gone");
-    assert!(provider.list(Kind::Openvpn).await.unwrap().is_empty());
+    assert!(provider.list(Kind::Openvpn, &[]).await.unwrap().is_empty());
 
-    provider.apply(&inverse(&removed)).await.unwrap();
+    apply(&provider, &inverse(&removed)).await;
     wait("ping after the removal was undone", || lab.pings("10.66.0.1"), logs);
 }

@@ -4,6 +4,7 @@
 //!
 //! - [`name`], [`pool`]: what a user is called, which address is free
 //! - `host`: the functions that plugins call, and their gate
+//! - `foresee`: what a change would be, over what a plan so far has changed
 //! - `wireguard`: peers in the server's configuration, `wg syncconf`
 //! - `openvpn`: certificates of the site's own CA, CRL, management socket
 //! - `files`: reading and replacing files that others own too
@@ -12,6 +13,7 @@
 //! and the private one goes into the plugin's answer and nowhere else.
 
 mod files;
+mod foresee;
 mod host;
 pub mod name;
 pub mod openvpn;
@@ -19,12 +21,14 @@ pub mod pool;
 pub mod wireguard;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use self::name::PeerName;
 use self::openvpn::{Openvpn, Serial};
+use self::pool::Cidr;
 use self::wireguard::{Wireguard, WireguardKey};
-use crate::effects::{Applied, Effect, Inverse};
+use crate::effects::Effect;
 use crate::failure::Failure;
 
 /// `[providers.vpn]`: what is absent is not served.
@@ -70,21 +74,29 @@ const PRIVATE_KEY: &str = "\u{0}private key\u{0}";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
+    /// `addresses` are the ones that it gets, once that is foreseen.
     AddWireguard {
         name: PeerName,
         public_key: WireguardKey,
+        #[serde(default)]
+        addresses: Vec<Cidr>,
     },
-    /// `public_key` is a SubjectPublicKeyInfo in PEM.
+    /// `public_key` is a SubjectPublicKeyInfo in PEM. `days` are those of its certificate,
+    /// once that is foreseen.
     AddOpenvpn {
         name: PeerName,
         serial: Serial,
         public_key: String,
+        #[serde(default)]
+        days: u16,
     },
     /// Only the peer of exactly this identity.
     Remove {
         provider: Kind,
         name: PeerName,
         identity: String,
+        #[serde(default)]
+        address: Option<String>,
     },
     /// A WireGuard peer comes back with its keys and address, an OpenVPN certificate is
     /// valid again.
@@ -92,6 +104,8 @@ pub enum Change {
         provider: Kind,
         name: PeerName,
         identity: String,
+        #[serde(default)]
+        address: Option<String>,
     },
 }
 
@@ -164,54 +178,44 @@ impl Provider {
         wireguard.into_iter().chain(self.openvpn.is_some().then_some(Kind::Openvpn)).collect()
     }
 
-    /// The peers that the gateway made, in no order.
+    /// The peers that the gateway made, in no order, as a plan so far leaves them.
     ///
     /// # Errors
     /// `unavailable` when the server's files can't be read or trusted.
-    pub async fn list(&self, kind: Kind) -> Result<Vec<Peer>, Failure> {
+    pub(crate) async fn list(&self, kind: Kind, planned: &[Effect]) -> Result<Vec<Peer>, Failure> {
+        let planned = foresee::changes(planned);
         match kind {
-            Kind::Wireguard => self.wireguard()?.list().await,
-            Kind::Openvpn => self.openvpn()?.list().await,
+            Kind::Wireguard => self.wireguard()?.list(&planned).await,
+            Kind::Openvpn => self.openvpn()?.list(&planned).await,
         }
     }
 
     /// The peer that removing `name` would remove.
-    async fn find(&self, kind: Kind, name: &PeerName) -> Result<Peer, Failure> {
+    async fn find(&self, kind: Kind, name: &PeerName, planned: &[Effect]) -> Result<Peer, Failure> {
+        let changes = foresee::changes(planned);
         let found = match kind {
-            Kind::Wireguard => self.wireguard()?.list().await?.into_iter().find(|p| p.name == *name),
-            Kind::Openvpn => self.openvpn()?.find(name).await?,
+            Kind::Wireguard => self.wireguard()?.list(&changes).await?.into_iter().find(|p| p.name == *name),
+            Kind::Openvpn => self.openvpn()?.find(name, &changes).await?,
         };
         found.ok_or_else(|| Failure::NotFound(format!("no {kind} peer {name}")))
     }
 
-    pub(crate) async fn apply(&self, change: &Change) -> Result<Applied, Failure> {
+    pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {
         match change {
-            Change::AddWireguard { name, public_key } => {
-                let issued = self.wireguard()?.add(name, public_key).await?;
-                let inverse = issued.peer.removal();
-                applied(&issued, inverse)
+            Change::AddWireguard { name, public_key, addresses } => {
+                to_json(&self.wireguard()?.add(name, public_key, addresses).await?)
             }
-            Change::AddOpenvpn { name, serial, public_key } => {
-                let issued = self.openvpn()?.add(name, serial, public_key).await?;
-                let inverse = issued.peer.removal();
-                applied(&issued, inverse)
+            Change::AddOpenvpn { name, serial, public_key, .. } => {
+                to_json(&self.openvpn()?.add(name, serial, public_key).await?)
             }
-            Change::Remove { provider, name, identity } => {
-                let peer = match provider {
-                    Kind::Wireguard => self.wireguard()?.remove(name, identity).await?,
-                    Kind::Openvpn => self.openvpn()?.remove(name, identity).await?,
-                };
-                let inverse = Change::Restore { provider: *provider, name: name.clone(), identity: identity.clone() };
-                applied(&peer, inverse)
-            }
-            Change::Restore { provider, name, identity } => {
-                let peer = match provider {
-                    Kind::Wireguard => self.wireguard()?.restore(name, identity).await?,
-                    Kind::Openvpn => self.openvpn()?.restore(name, identity).await?,
-                };
-                let inverse = peer.removal();
-                applied(&peer, inverse)
-            }
+            Change::Remove { provider, name, identity, .. } => match provider {
+                Kind::Wireguard => to_json(&self.wireguard()?.remove(name, identity).await?),
+                Kind::Openvpn => to_json(&self.openvpn()?.remove(name, identity).await?),
+            },
+            Change::Restore { provider, name, identity, .. } => match provider {
+                Kind::Wireguard => to_json(&self.wireguard()?.restore(name, identity).await?),
+                Kind::Openvpn => to_json(&self.openvpn()?.restore(name, identity).await?),
+            },
         }
     }
 
@@ -226,7 +230,12 @@ impl Provider {
 
 impl Peer {
     fn removal(&self) -> Change {
-        Change::Remove { provider: self.provider, name: self.name.clone(), identity: self.identity.clone() }
+        Change::Remove {
+            provider: self.provider,
+            name: self.name.clone(),
+            identity: self.identity.clone(),
+            address: self.address.clone(),
+        }
     }
 }
 
@@ -235,9 +244,12 @@ fn not_configured(kind: Kind) -> Failure {
     Failure::Unavailable(format!("no {kind} server is configured here: it needs [providers.vpn.{table}]"))
 }
 
-fn applied(answer: &impl Serialize, inverse: Change) -> Result<Applied, Failure> {
-    let answer = serde_json::to_value(answer).map_err(|e| Failure::Failed(e.to_string()))?;
-    Ok(Applied { answer, inverse: Inverse::Effect(Box::new(Effect::Vpn(inverse))) })
+fn to_json(answer: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(answer).map_err(|e| Failure::Failed(e.to_string()))
+}
+
+fn joined(addresses: &[Cidr]) -> String {
+    addresses.iter().map(Cidr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// File work, off the runtime's threads.

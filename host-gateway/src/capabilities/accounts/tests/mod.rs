@@ -16,8 +16,8 @@ use super::wit::{self, Host as _};
 use super::{Change, Home};
 use crate::capabilities::Call;
 use crate::capabilities::wit::viworks::gateway::types;
-use crate::effects::bench::Bench;
-use crate::effects::{Applied, Effect, Inverse};
+use crate::effects::bench::{Applied, Bench};
+use crate::effects::{Effect, Inverse};
 use crate::failure::Failure;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJ ann@example.com";

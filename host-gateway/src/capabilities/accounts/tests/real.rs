@@ -72,7 +72,7 @@ async fn a_real_account_lives_from_create_to_restore() {
     assert!(home.is_dir());
     drop(sleeping);
 
-    let remove = Change::Remove { name: name.into(), uid: made.uid, home: Home::Quarantine };
+    let remove = Change::Remove { name: name.into(), uid: made.uid, home: Home::Quarantine, record: None };
     let back = match apply(&bench, remove).await {
         Ok(back) => back,
         Err(failure) => panic!("{failure}"),

@@ -7,6 +7,7 @@
 //! session may still be up; removing the peer again tries again.
 
 mod database;
+mod foresee;
 mod management;
 mod pki;
 
@@ -167,33 +168,6 @@ impl Openvpn {
         Self { config: Arc::new(config.clone()), changes: tokio::sync::Mutex::new(()) }
     }
 
-    /// The newest valid certificate of each name.
-    pub(super) async fn list(&self) -> Result<Vec<Peer>, Failure> {
-        self.read(|db| {
-            let newest = db.entries.iter().filter(|e| db.active(&e.name) == Some(e));
-            newest.map(Peer::try_from).collect()
-        })
-        .await
-    }
-
-    /// The valid certificate of that name, else a revoked one whose session may stand.
-    pub(super) async fn find(&self, name: &PeerName) -> Result<Option<Peer>, Failure> {
-        let name = name.clone();
-        self.read(move |db| {
-            let pending = || db.entries.iter().rev().find(|e| e.session_may_stand && e.name == name);
-            db.active(&name).or_else(pending).map(Peer::try_from).transpose()
-        })
-        .await
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Database) -> Result<T, Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let config = Arc::clone(&self.config);
-        blocking(move || read(&Database::open(&config.database)?)).await
-    }
-
     /// Issue a certificate for that public key.
     pub(super) async fn add(&self, name: &PeerName, serial: &Serial, public_key: &str) -> Result<Issued, Failure> {
         let _one_at_a_time = self.changes.lock().await;
@@ -203,9 +177,7 @@ impl Openvpn {
             let authority = Authority::load(&config.ca_cert, &config.ca_key)?;
             let mut db = Database::open(&config.database)?;
             let now = OffsetDateTime::now_utc();
-            if db.active(&name).is_some_and(|e| e.expires > now) || db.entries.iter().any(|e| e.serial == serial) {
-                return Err(Failure::Conflict(format!("the OpenVPN peer {name} exists already")));
-            }
+            foresee::adding(&db, &name, &serial, now)?;
             let (certificate, expires) = authority.issue(&name, &serial, &public_key, config.cert_days)?;
             let template = profile(&config, &authority.chain_pem, &certificate)?;
             // A server with `crl-verify` does not start without the list.
@@ -292,9 +264,7 @@ impl Openvpn {
         blocking(move || {
             let authority = Authority::load(&config.ca_cert, &config.ca_key)?;
             let mut db = Database::open(&config.database)?;
-            if db.active(&name).is_some() {
-                return Err(Failure::Conflict(format!("the OpenVPN peer {name} has another certificate meanwhile")));
-            }
+            foresee::restoring(&db, &name, &serial)?;
             let entry = db.entry(&name, &serial)?;
             (entry.revoked, entry.session_may_stand) = (None, false);
             let peer = Peer::try_from(&*entry)?;

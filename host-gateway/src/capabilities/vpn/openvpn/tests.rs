@@ -66,13 +66,13 @@ async fn a_peer_is_added_removed_restored_and_made_anew() {
     }
     assert_eq!(inline(&first.template, "key"), PRIVATE_KEY);
     assert!(bench.verifies(&first.template));
-    assert_eq!(bench.openvpn.list().await.unwrap(), std::slice::from_ref(&first.peer));
+    assert_eq!(bench.openvpn.list(&[]).await.unwrap(), std::slice::from_ref(&first.peer));
     assert!(matches!(bench.add("road-1").await, Err(Failure::Conflict(_))));
 
     let serial = &first.peer.identity;
     assert_eq!(bench.openvpn.remove(&name("road-1"), serial).await.unwrap(), first.peer);
     assert!(!bench.verifies(&first.template));
-    assert!(bench.openvpn.list().await.unwrap().is_empty());
+    assert!(bench.openvpn.list(&[]).await.unwrap().is_empty());
     assert!(matches!(bench.openvpn.remove(&name("road-1"), serial).await, Err(Failure::NotFound(_))));
     assert_eq!(bench.openvpn.restore(&name("road-1"), serial).await.unwrap(), first.peer);
     assert!(bench.verifies(&first.template));
@@ -95,9 +95,9 @@ async fn an_unreachable_management_socket_leaves_the_revocation_and_says_so() {
     let failed = bench.openvpn.remove(&name("road-1"), serial).await;
     assert!(matches!(failed, Err(Failure::Unavailable(ref why)) if why.contains("may still stand")), "{failed:?}");
     assert!(!bench.verifies(&issued.template), "no new connection is taken");
-    assert!(bench.openvpn.list().await.unwrap().is_empty());
+    assert!(bench.openvpn.list(&[]).await.unwrap().is_empty());
     assert_eq!(
-        bench.openvpn.find(&name("road-1")).await.unwrap(),
+        bench.openvpn.find(&name("road-1"), &[]).await.unwrap(),
         Some(issued.peer.clone()),
         "so that it can be tried again"
     );
@@ -113,7 +113,7 @@ async fn an_unreachable_management_socket_leaves_the_revocation_and_says_so() {
     });
     assert_eq!(bench.openvpn.remove(&name("road-1"), serial).await.unwrap(), issued.peer);
     assert_eq!(server.await.unwrap(), b"kill road-1\n");
-    assert_eq!(bench.openvpn.find(&name("road-1")).await.unwrap(), None);
+    assert_eq!(bench.openvpn.find(&name("road-1"), &[]).await.unwrap(), None);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod client;
 mod conf;
+mod foresee;
 mod removed;
 
 use std::net::IpAddr;
@@ -20,8 +21,8 @@ pub(super) use client::{key_pair, qr_svg};
 use self::conf::{Conf, ConfError};
 use super::files;
 use super::name::PeerName;
-use super::pool::{self, Cidr};
-use super::{Issued, Kind, Peer, blocking, now, random};
+use super::pool::Cidr;
+use super::{Issued, Kind, Peer, blocking, joined, random};
 use crate::failure::{Failure, chain};
 use crate::process::{Program, first_existing};
 
@@ -118,6 +119,12 @@ impl TryFrom<String> for WireguardKey {
     }
 }
 
+impl std::fmt::Display for WireguardKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl From<WireguardKey> for String {
     fn from(key: WireguardKey) -> Self {
         key.0
@@ -150,33 +157,16 @@ impl Wireguard {
         Self { config: Arc::new(config.clone()), edits: tokio::sync::Mutex::new(()) }
     }
 
-    pub(super) async fn list(&self) -> Result<Vec<Peer>, Failure> {
-        let config = Arc::clone(&self.config);
-        blocking(move || {
-            let file = files::read_existing(&config.config_file)?;
-            let conf = parse(&config.config_file, &file.bytes)?;
-            Ok(conf.peers.iter().map(Peer::from).collect())
-        })
-        .await
-    }
-
-    /// Give the name an address, write the peer, apply it live.
-    pub(super) async fn add(&self, name: &PeerName, key: &WireguardKey) -> Result<Issued, Failure> {
-        let (config, name, key) = (Arc::clone(&self.config), name.clone(), key.0.clone());
+    /// Write the peer with the addresses that were foreseen, apply it live.
+    pub(super) async fn add(&self, name: &PeerName, key: &WireguardKey, addresses: &[Cidr]) -> Result<Issued, Failure> {
+        let (config, name, key, addresses) =
+            (Arc::clone(&self.config), name.clone(), key.0.clone(), addresses.to_vec());
         self.edit(move |conf| {
-            if conf.find(&name).is_some() {
-                return Err(Failure::Conflict(format!("the WireGuard peer {name} exists already")));
-            }
-            let path = &config.config_file;
-            let private = conf.private_key.as_ref().ok_or_else(|| {
-                Failure::Unavailable(format!("{} has no PrivateKey: clients would not find it", path.display()))
-            })?;
-            let addresses = addresses(&config, conf)?;
+            let (peer, server) = foresee::adding(&config, conf, name, key, &addresses)?;
             let preshared = Zeroizing::new(STANDARD.encode(*random::<32>()?));
-            let block = conf::block(&name, &now()?, &key, &preshared, &addresses);
-            let peer =
-                Peer { created_at: Some(now()?), ..Peer::new(name, Kind::Wireguard, key, Some(joined(&addresses))) };
-            let template = client::template(&config, &addresses, &client::public_of(private), &preshared);
+            let created = peer.created_at.clone().unwrap_or_default();
+            let block = conf::block(&peer.name, &created, &peer.identity, &preshared, &addresses);
+            let template = client::template(&config, &addresses, &server, &preshared);
             Ok((conf.with(block.as_bytes()), Issued { peer, template }))
         })
         .await
@@ -202,17 +192,7 @@ impl Wireguard {
         let (config, name, public_key) = (Arc::clone(&self.config), name.clone(), public_key.to_owned());
         self.edit(move |conf| {
             let entry = removed::recall(&config.config_file, &name, &public_key)?;
-            if conf.find(&name).is_some() || conf.keys.contains(&public_key) {
-                return Err(Failure::Conflict(format!("the WireGuard peer {name} exists already")));
-            }
-            let with = conf.with(entry.block.as_bytes());
-            let after = parse(&config.config_file, &with)?;
-            let peer =
-                after.find(&name).ok_or_else(|| Failure::Failed(format!("what is kept of {name} is damaged")))?;
-            if peer.addresses.iter().any(|a| conf.allowed.contains(a)) {
-                return Err(Failure::Conflict(format!("the address of {name} was given to another peer meanwhile")));
-            }
-            Ok((with.clone(), Peer::from(peer)))
+            foresee::restoring(&config, conf, &name, &public_key, entry.block.as_bytes())
         })
         .await
     }
@@ -282,10 +262,6 @@ impl From<&conf::Peer> for Peer {
     }
 }
 
-fn joined(addresses: &[Cidr]) -> String {
-    addresses.iter().map(Cidr::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// The kernel's interface, or a userspace one whose program answers: a dead one leaves its
 /// socket behind.
 async fn exists(interface: &str) -> bool {
@@ -299,22 +275,6 @@ async fn exists(interface: &str) -> bool {
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Conf<'a>, Failure> {
     Conf::parse(bytes).map_err(|e: ConfError| Failure::Unavailable(format!("{} {e}", path.display())))
-}
-
-fn addresses(config: &Config, conf: &Conf<'_>) -> Result<Vec<Cidr>, Failure> {
-    let pools = std::iter::once(&config.pool).chain(&config.pool6);
-    pools
-        .map(|pool| {
-            let mut taken = conf.allowed.clone();
-            taken.extend(conf.addresses.iter().map(Cidr::address));
-            if !conf.addresses.iter().any(|a| pool::contains(pool, a)) {
-                taken.extend(pool::first_host(pool).map(Cidr::host));
-            }
-            pool::lowest_free(pool, &taken)
-                .map(Cidr::host)
-                .ok_or_else(|| Failure::Unavailable(format!("no address is left in the pool {pool}")))
-        })
-        .collect()
 }
 
 #[cfg(test)]
