@@ -47,7 +47,6 @@ async fn a_read_that_is_delivered_again_is_answered_and_not_run() {
     let mut running = gateway.executor(2, 2);
     let warrant = gateway.warrant("ping", json!({"text": "a b"}));
     running.executor.submit(warrant.clone()).unwrap();
-    assert!(matches!(running.event().await, Event::Accepted { .. }));
     let first = running.report_of(warrant.invocation()).await;
     running.until("it ended", |e| e.submit(warrant.clone()).is_ok()).await;
     let second = running.report_of(warrant.invocation()).await;
@@ -57,6 +56,16 @@ async fn a_read_that_is_delivered_again_is_answered_and_not_run() {
     assert_eq!(kept.iter().map(|(id, _)| id).collect::<Vec<_>>(), [warrant.invocation()]);
     assert!(running.executor.acknowledge(warrant.invocation()));
     assert!(!running.executor.acknowledge(warrant.invocation()) && running.executor.unacknowledged().is_empty());
+}
+
+#[tokio::test]
+async fn a_slow_read_is_told_while_it_runs() {
+    let gateway = Gateway::new("").with(&["nap"]).await;
+    let mut running = gateway.executor(2, 2);
+    let warrant = gateway.warrant("nap", json!({"ms": 500}));
+    running.executor.submit(warrant.clone()).unwrap();
+    assert!(matches!(running.event().await, Event::Accepted { .. }));
+    running.report_of(warrant.invocation()).await;
 }
 
 #[tokio::test]

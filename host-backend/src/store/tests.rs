@@ -141,6 +141,34 @@ async fn nobody_settles_anothers_and_nothing_twice() {
     );
 }
 
+/// The way of a single settlement and the way of many come to the same command.
+#[tokio::test]
+async fn one_alone_settles_as_many_do() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path()).await;
+    let ends = InvocationState::ALL.iter().filter(|s| Outcome::ALL.iter().any(|o| InvocationState::from(*o) == **s));
+    for state in ends {
+        let mut ends = Vec::new();
+        for _ in 0..2 {
+            let new = command(1, 1, None);
+            let end = Settlement { state: *state, ..settlement(&new.targets[0], &new.targets[0].agent) };
+            let id = accept(&store, new).await.id;
+            ends.push((id, end));
+        }
+        let [(id, alone), (_, grouped)] = &ends[..] else { panic!("two") };
+        let one = store.settle(vec![alone.clone()]).await.expect("settled");
+        let absent = Settlement { invocation: InvocationId::derive(id, &[7; 32], &grouped.agent), ..grouped.clone() };
+        let many = store.settle(vec![grouped.clone(), absent]).await.expect("settled");
+        let (a, b) = (&one.commands[0], &many.commands[0]);
+        assert_eq!(
+            (a.state, a.counts, a.last_seq, a.finished_ms),
+            (b.state, b.counts, b.last_seq, b.finished_ms),
+            "{state}"
+        );
+        assert!(matches!(one.verdicts[0], Verdict::Settled { ordinal: 0, seq: 1, .. }));
+    }
+}
+
 #[tokio::test]
 async fn a_key_names_one_command() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -21,6 +21,9 @@ use crate::journal::{Admission, REMEMBER_MS};
 use crate::plugins::AdmittedPlugin;
 use crate::runtime::{Invocation, unix_ms};
 
+/// A read that takes longer is told to the backend as running.
+const SLOW: Duration = Duration::from_millis(50);
+
 /// Where the report of an invocation is kept until it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keep {
@@ -87,10 +90,18 @@ impl Inner {
             }
             Keep::Memory => {}
         }
-        self.accepted(invocation).await;
-        let report = match target {
-            Ok(target) => self.take_turn(warrant, &target, live).await,
-            Err(report) => *report,
+        let turn = async {
+            match target {
+                Ok(target) => self.take_turn(warrant, &target, live).await,
+                Err(report) => *report,
+            }
+        };
+        let report = match keep {
+            Keep::Journal => {
+                self.accepted(invocation).await;
+                turn.await
+            }
+            Keep::Memory => self.accepted_if_slow(invocation, turn).await,
         };
         self.end(warrant, keep, report).await;
     }
@@ -243,6 +254,20 @@ impl Inner {
 
     async fn accepted(&self, invocation: &InvocationId) {
         let _ = self.events.send(Event::Accepted { invocation: invocation.clone() }).await;
+    }
+
+    /// Nothing rests on a read's acceptance but what operators see while it runs: one that
+    /// ends at once goes without.
+    async fn accepted_if_slow(&self, invocation: &InvocationId, turn: impl Future<Output = Report>) -> Report {
+        let mut turn = std::pin::pin!(turn);
+        tokio::select! {
+            biased;
+            report = &mut turn => report,
+            () = tokio::time::sleep(SLOW) => {
+                self.accepted(invocation).await;
+                turn.await
+            }
+        }
     }
 
     /// Closed means that the gateway is ending: the report is kept where it is.

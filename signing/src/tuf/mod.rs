@@ -30,6 +30,7 @@ mod client;
 mod error;
 pub mod metadata;
 mod names;
+pub mod repo;
 mod revocations;
 pub mod role;
 mod state;
@@ -51,3 +52,6 @@ pub const MAX_TARGETS: u64 = 1024 * 1024;
 pub const MAX_REVOCATIONS: u64 = 512 * 1024;
 /// Root versions that one update steps through, at most.
 pub const MAX_ROTATIONS: u64 = 256;
+
+#[cfg(test)]
+mod tests;

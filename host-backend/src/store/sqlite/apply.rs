@@ -4,9 +4,9 @@
 use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 
-use super::{accept, agents, expiry, ledger, plugins, prune, settle, telemetry};
+use super::{accept, agents, expiry, ledger, plugins, prune, settle, settle_one, telemetry};
 use crate::store::StoreError;
-use crate::store::write::{Answer, Note, Op};
+use crate::store::write::{Answer, Note, Op, Settlement};
 
 /// An operation that is alone in its group, in a transaction of its own with fewer ways to
 /// the engine's thread and back; `None` for those that know no such way. On an error the
@@ -14,9 +14,18 @@ use crate::store::write::{Answer, Note, Op};
 pub(super) async fn alone(conn: &mut SqliteConnection, op: &Op) -> Option<Result<Answer, StoreError>> {
     match op {
         Op::Accept(new) => Some(accept::accept(conn, new, true).await.map(|a| Answer::Accepted(Box::new(a)))),
-        Op::Settle(settlements) => Some(settle::settle(conn, settlements, true).await.map(Answer::Settled)),
+        Op::Settle(settlements) => Some(settle_alone(conn, settlements).await),
         _ => None,
     }
+}
+
+async fn settle_alone(conn: &mut SqliteConnection, settlements: &[Settlement]) -> Result<Answer, StoreError> {
+    if let [one] = settlements
+        && let Some(settled) = settle_one::settle_one(conn, one).await?
+    {
+        return Ok(Answer::Settled(settled));
+    }
+    settle::settle(conn, settlements, true).await.map(Answer::Settled)
 }
 
 pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, StoreError> {

@@ -11,6 +11,7 @@ mod plugins;
 mod prune;
 mod rows;
 mod settle;
+mod settle_one;
 mod telemetry;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};

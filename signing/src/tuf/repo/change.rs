@@ -50,9 +50,10 @@ impl Repository {
         repo.root.pending = Some(Draft::new(Root { header, consistent_snapshot: true, keys: named, roles }));
 
         let mut delegations = Delegations { keys: BTreeMap::new(), roles: Vec::new() };
-        for (role, paths) in
-            [(RELEASES, vec!["*.wasm".to_owned(), "*.wasm.intoto.jsonl".to_owned()]), (REVOCATION, vec![REVOCATIONS.to_owned()])]
-        {
+        for (role, paths) in [
+            (RELEASES, vec!["*.wasm".to_owned(), "*.wasm.intoto.jsonl".to_owned()]),
+            (REVOCATION, vec![REVOCATIONS.to_owned()]),
+        ] {
             let Keys { keys, threshold } = of(role)?;
             delegations.keys.extend(keys.iter().map(|key| (key_id(key), Key::of(key))));
             let keys = role_keys(keys, *threshold);
@@ -84,7 +85,8 @@ impl Repository {
             let field = |key: &str| target.custom.as_ref().and_then(|custom| custom.get(key));
             let number = |key: &str| field(key).and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok());
             let same = field("plugin").and_then(serde_json::Value::as_str) == Some(release.plugin);
-            if let (true, Some(epoch), Some(sequence)) = (same && name.ends_with(".wasm"), number("epoch"), number("sequence"))
+            if let (true, Some(epoch), Some(sequence)) =
+                (same && name.ends_with(".wasm"), number("epoch"), number("sequence"))
                 && *name != component
                 && (epoch, sequence) >= found
             {
@@ -137,7 +139,8 @@ impl Repository {
         if let Some(id) = remove.iter().find(|id| !known(id)) {
             return Err(Error::NoKey { role: name.to_owned(), id: id.clone() });
         }
-        let mut keys: Vec<PublicKey> = role.keys().values().filter(|key| !remove.contains(&key.id())).copied().collect();
+        let mut keys: Vec<PublicKey> =
+            role.keys().values().filter(|key| !remove.contains(&key.id())).copied().collect();
         for key in add {
             if !keys.contains(key) {
                 keys.push(*key);

@@ -315,7 +315,9 @@ fn work<T: Kind + Clone>(
 ) -> Result<Work<T>, TufError> {
     let read = |files: &BTreeMap<String, Vec<u8>>| {
         let name = newest(files, role);
-        name.and_then(|name| Some((files.get(&name)?, name))).map(|(bytes, name)| Draft::read(&name, bytes, max)).transpose()
+        name.and_then(|name| Some((files.get(&name)?, name)))
+            .map(|(bytes, name)| Draft::read(&name, bytes, max))
+            .transpose()
     };
     let published: Option<Draft<T>> = read(metadata)?;
     let version = published.as_ref().map_or(0, |draft| draft.signed.header().version);
@@ -331,4 +333,3 @@ fn delegated(targets: &Targets, name: &str) -> Result<Option<Role>, TufError> {
 fn role_keys(keys: &[PublicKey], threshold: u32) -> RoleKeys {
     RoleKeys { keyids: keys.iter().map(super::role::key_id).collect(), threshold }
 }
-

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::super::metadata::{Hashes, Kind as _, MetaFile, Root, Snapshot, Targets, Timestamp};
-use super::super::role::{Role, disjoint};
+use super::super::role::Role;
 use super::super::{Client, MAX_ROOT, MAX_SNAPSHOT, MAX_TARGETS, MAX_TIMESTAMP, State, Step, TufError};
 use super::change::role_of;
 use super::{Draft, Error, Missing, RELEASES, REVOCATION, Repository};
