@@ -46,6 +46,10 @@ pub enum Error {
     Payload,
     #[error("no signature by a trusted key")]
     NoTrustedSignature,
+    #[error("a signature that is not 64 bytes in canonical base64 with S below the group's order")]
+    NotCanonical,
+    #[error("key {keyid} is trusted, but signed something else: another payload or another type")]
+    Altered { keyid: String },
 }
 
 /// The pre-authentication encoding: what is really signed.
@@ -94,23 +98,48 @@ impl Envelope {
         let payload = STANDARD.decode(&self.payload).map_err(|_| Error::Payload)?;
         let message = pae(payload_type, &payload);
         let mut signers = BTreeSet::new();
+        // Hints only tell why nothing verified; they never make anything verify.
+        let (mut malformed, mut hinted) = (false, None);
         for signature in &self.signatures {
-            let Some(bytes) = STANDARD.decode(&signature.sig).ok().and_then(|b| <[u8; 64]>::try_from(b).ok()) else {
+            let Some(bytes) = canonical(&signature.sig) else {
+                malformed = true;
                 continue;
             };
             signers.extend(trusted.iter().filter(|key| key.verify(&message, &bytes)).map(PublicKey::bytes));
+            hinted = hinted.or_else(|| trusted.iter().map(PublicKey::id).find(|id| *id == signature.keyid));
         }
         if signers.is_empty() {
-            return Err(Error::NoTrustedSignature);
+            return Err(match hinted {
+                _ if malformed => Error::NotCanonical,
+                Some(keyid) => Error::Altered { keyid },
+                None => Error::NoTrustedSignature,
+            });
         }
         Ok(Verified { payload, signers })
     }
+}
+
+/// The 64 bytes, unless they could be written in another way: lax verifiers take S + L for
+/// S (RFC 8032 §5.1.7), so that one signature has several spellings.
+fn canonical(sig: &str) -> Option<[u8; 64]> {
+    /// The order of the group, little-endian.
+    const L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let bytes = <[u8; 64]>::try_from(STANDARD.decode(sig).ok()?).ok()?;
+    bytes[32..].iter().rev().lt(L.iter().rev()).then_some(bytes)
 }
 
 impl Verified {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload
+    }
+
+    #[must_use]
+    pub fn into_payload(self) -> Vec<u8> {
+        self.payload
     }
 
     /// Distinct 32-byte public keys that signed: thresholds count these.
@@ -139,6 +168,28 @@ mod tests {
         assert_eq!(envelope.verify("t/a", &[key.public()]).map(|v| v.payload().to_vec()), Ok(b"payload".to_vec()));
         assert_eq!(envelope.verify("t/a", &[other.public()]).err(), Some(Error::NoTrustedSignature));
         assert!(matches!(envelope.verify("t/b", &[key.public()]), Err(Error::PayloadType { .. })));
+    }
+
+    #[test]
+    fn why_nothing_verified_is_told_apart() {
+        let key = SecretKey::generate();
+        let good = Envelope::sign("t/a", b"payload", &[&key]);
+        let with = |change: &dyn Fn(&mut Envelope)| {
+            let mut envelope = good.clone();
+            change(&mut envelope);
+            envelope.verify("t/a", &[key.public()]).map(|_| ())
+        };
+        let altered = Err(Error::Altered { keyid: key.public().id() });
+        assert_eq!(with(&|e| e.payload = STANDARD.encode(b"other")), altered);
+        assert_eq!(with(&|e| e.signatures[0].sig = STANDARD.encode(key.sign(b"payload"))), altered, "without the type");
+        let other = Envelope::sign("t/b", b"payload", &[&key]);
+        assert_eq!(with(&|e| e.signatures = other.signatures.clone()), altered, "under another type");
+        for sig in ["", "!", &good.signatures[0].sig.replace("==", ""), &STANDARD.encode([0xff; 64])] {
+            assert_eq!(with(&|e| e.signatures[0].sig = sig.to_owned()), Err(Error::NotCanonical), "{sig}");
+        }
+        assert_eq!(with(&|e| e.signatures[0].keyid = "other".into()), Ok(()), "the hint does not count");
+        assert_eq!(with(&|e| e.signatures.clear()), Err(Error::NoTrustedSignature));
+        assert_eq!(with(&|e| e.payload.push('=')), Err(Error::Payload));
     }
 
     #[test]

@@ -32,6 +32,17 @@ pub enum Error {
     Encode,
 }
 
+impl Error {
+    /// For programs; never changes its meaning.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Weak => "E_WEAK_KEY",
+            Self::Public(_) | Self::Point | Self::NoKey | Self::Secret(_) | Self::Encode => "E_KEY",
+        }
+    }
+}
+
 impl PublicKey {
     /// # Errors
     /// [`Error::Point`] or [`Error::Weak`].

@@ -12,10 +12,12 @@
 //! - [`describe`]: a component's own account of itself: imports, verbs, schemas
 //! - [`pack`]: doc comments into the component, before it is signed
 //! - [`release`]: the signed statement that binds all of it to the bytes
+//! - [`review`]: what a security review leaves of it; [`provenance`]: how it was built
 //! - [`publish`]: from component and manifest to the signed statement
 //! - [`trust`]: who may speak, in which role, and how many must agree
 //! - [`verify`]: bytes and statements in, a [`verify::VerifiedRelease`] out
 //! - [`tuf`]: which releases are current, and which were taken back
+//! - [`succession`]: which release may follow which
 //! - [`grant`]: scopes, and the grant that request, reviews and policy leave over
 //! - [`policy`]: the host owner's file
 //!
@@ -37,10 +39,13 @@ pub mod names;
 pub mod pack;
 pub mod pkcs11;
 pub mod policy;
+pub mod provenance;
 pub mod publish;
 pub mod release;
+pub mod review;
 pub mod signer;
 pub mod strict_json;
+pub mod succession;
 mod table;
 pub mod trust;
 pub mod tuf;

@@ -19,6 +19,7 @@ use crate::release::{
 use crate::signer::{self, Signer};
 use crate::strict_json::{self, Floats};
 use crate::verify::MAX_STATEMENTS;
+use crate::{provenance, review};
 
 /// No bound: a release without `not_before` is valid from here on.
 const ALWAYS: &str = "1970-01-01T00:00:00Z";
@@ -88,17 +89,39 @@ pub fn build_release(component: &[u8], manifest: &Manifest) -> Result<Statement,
 /// # Errors
 /// When it could not be read back, or there are no or too many keys.
 pub fn sign_release(statement: &Statement, keys: &[&dyn Signer]) -> Result<String, Error> {
+    sign(&encode(statement)?, keys)
+}
+
+/// As [`sign_release`], for a security review.
+///
+/// # Errors
+/// As [`sign_release`].
+pub fn sign_review(statement: &review::Statement, keys: &[&dyn Signer]) -> Result<String, Error> {
+    sign(&encode(statement)?, keys)
+}
+
+/// As [`sign_release`], for provenance, which release keys sign.
+///
+/// # Errors
+/// As [`sign_release`].
+pub fn sign_provenance(statement: &provenance::Statement, keys: &[&dyn Signer]) -> Result<String, Error> {
+    let payload = serde_json::to_vec(statement).map_err(Error::Encode)?;
+    strict_json::check(&payload, MAX_STATEMENTS, Floats::Allowed).map_err(Error::Unreadable)?;
+    sign(&payload, keys)
+}
+
+fn sign(payload: &[u8], keys: &[&dyn Signer]) -> Result<String, Error> {
     if keys.is_empty() || keys.len() > MAX_SIGNATURES {
         return Err(Error::Keys { count: keys.len() });
     }
-    let envelope = Envelope::sign_with(PAYLOAD_TYPE, &encode(statement)?, keys)?;
+    let envelope = Envelope::sign_with(PAYLOAD_TYPE, payload, keys)?;
     let mut line = serde_json::to_string(&envelope).map_err(Error::Encode)?;
     line.push('\n');
     strict_json::check(line.as_bytes(), MAX_STATEMENTS, Floats::Refused).map_err(Error::Unreadable)?;
     Ok(line)
 }
 
-fn encode(statement: &Statement) -> Result<Vec<u8>, Error> {
+fn encode(statement: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
     let payload = serde_json::to_vec(statement).map_err(Error::Encode)?;
     strict_json::check(&payload, MAX_STATEMENTS, Floats::Refused).map_err(Error::Unreadable)?;
     Ok(payload)

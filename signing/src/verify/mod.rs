@@ -2,38 +2,65 @@
 //! before it parses, parses strictly, and refuses whatever the one release statement does
 //! not say word for word of these bytes.
 //!
-//! Who may release at all is the caller's list of keys. Whether this release is the
-//! current one (freshness, rollback, revocation) is the repository metadata's answer, and
-//! what a security review leaves of its requests is another statement's: both narrow a
-//! `VerifiedRelease` and neither can stand in for it.
+//! Who may speak is the caller's [`Trust`]. Reviews of the security role narrow what the
+//! release asks for; provenance says how it was built and decides nothing. Whether this
+//! release is the current one is the repository's answer ([`crate::tuf`]), and whether it
+//! may follow what was seen before is [`crate::succession`]'s.
 
-use serde::Deserialize;
+mod about;
+mod lines;
+mod refusal;
+
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::component;
-use crate::dsse::{self, Envelope};
+use crate::grant::{Grant, Scopes};
 use crate::keys::PublicKey;
-use crate::manifest::is_host_api;
-use crate::names;
-use crate::release::{PAYLOAD_TYPE, PREDICATE_TYPE, Release, STATEMENT_TYPE, Statement, Verb};
-use crate::strict_json::{self, Floats};
-
-mod refusal;
+use crate::provenance::Provenance;
+use crate::release::{Limits, Release};
+use crate::review::Review;
+use crate::trust::{Role, Trust};
+use lines::Lines;
 
 pub use crate::component::MAX_COMPONENT;
-pub use refusal::Refusal;
+pub use refusal::{CODES, Refusal};
 
 /// Bytes of all lines together.
 pub const MAX_STATEMENTS: usize = 256 * 1024;
 pub const MAX_LINES: usize = 64;
 
-/// A release whose signature, statement and bytes all agree. Only [`verify`] makes one.
+/// A release whose signatures, statements and bytes all agree. Only [`verify_with`] makes
+/// one.
 #[derive(Debug, Clone)]
 pub struct VerifiedRelease {
     release: Release,
     digest: String,
+    payload_digest: String,
     signers: Vec<String>,
+    reviews: Vec<VerifiedReview>,
+    provenance: Vec<Provenance>,
+}
+
+/// A review of this very release, by a key of the security role.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifiedReview {
+    review: Review,
+    signers: Vec<String>,
+}
+
+impl VerifiedReview {
+    #[must_use]
+    pub fn review(&self) -> &Review {
+        &self.review
+    }
+
+    /// Key ids of the security role's keys that signed, sorted, each once.
+    #[must_use]
+    pub fn signers(&self) -> &[String] {
+        &self.signers
+    }
 }
 
 impl VerifiedRelease {
@@ -48,19 +75,51 @@ impl VerifiedRelease {
         &self.digest
     }
 
-    /// Key ids of the trusted keys that signed, sorted, each once.
+    /// Lowercase hex SHA-256 of the release statement, which reviews are bound to.
+    #[must_use]
+    pub fn payload_digest(&self) -> &str {
+        &self.payload_digest
+    }
+
+    /// Key ids of the release role's keys that signed, sorted, each once.
     #[must_use]
     pub fn signers(&self) -> &[String] {
         &self.signers
     }
+
+    /// In the order of their lines. Each narrows the release.
+    #[must_use]
+    pub fn reviews(&self) -> &[VerifiedReview] {
+        &self.reviews
+    }
+
+    /// How the component was built, as release keys say.
+    #[must_use]
+    pub fn provenance(&self) -> &[Provenance] {
+        &self.provenance
+    }
+
+    /// Release ∩ reviews ∩ `policy`.
+    #[must_use]
+    pub fn grant(&self, policy: &Scopes) -> Grant {
+        let reviews = self.reviews.iter().map(|review| &review.review.capabilities);
+        Grant::of(&self.release.capabilities, reviews, policy)
+    }
+
+    /// The least of the release's and the reviews'.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.reviews.iter().fold(self.release.limits, |least, review| least.min(review.review.limits))
+    }
+
+    /// Whether the release has the verb and every review lets it run.
+    #[must_use]
+    pub fn allows(&self, verb: &str) -> bool {
+        self.release.verbs.contains_key(verb) && self.reviews.iter().all(|review| review.review.verbs.contains(verb))
+    }
 }
 
-/// Verify the bytes that will be compiled (that very buffer, not a file that is read
-/// again) against `statements`, JSON lines of DSSE envelopes. `now` is the time that the
-/// caller trusts.
-///
-/// Lines that no trusted key signed, and statements about something else than a release
-/// (provenance, for example), are stepped over and never suffice.
+/// As [`verify_with`], where any one of `trusted` may release and nobody reviews.
 ///
 /// # Errors
 /// The first check that refuses; [`Refusal::code`] is stable.
@@ -71,137 +130,82 @@ pub fn verify(
     expect_plugin: Option<&str>,
     now: SystemTime,
 ) -> Result<VerifiedRelease, Refusal> {
+    verify_with(component, statements, &Trust::any_of(trusted), expect_plugin, now)
+}
+
+/// Verify the bytes that will be compiled (that very buffer, not a file that is read
+/// again) against `statements`, JSON lines of DSSE envelopes. `now` is the time that the
+/// caller trusts.
+///
+/// Lines that no trusted key signed, and statements of kinds that are not known, are
+/// stepped over and never suffice.
+///
+/// # Errors
+/// The first check that refuses; [`Refusal::code`] is stable.
+pub fn verify_with(
+    component: &[u8],
+    statements: &str,
+    trust: &Trust,
+    expect_plugin: Option<&str>,
+    now: SystemTime,
+) -> Result<VerifiedRelease, Refusal> {
     if component.len() > MAX_COMPONENT {
         return Err(Refusal::Size { what: "component", bytes: component.len(), max: MAX_COMPONENT });
     }
-    let (statement, signers) = release_statement(statements, trusted)?;
-    let digest = check_subject(component, &statement)?;
-    let release = statement.predicate;
-    check_release(&release, expect_plugin)?;
-    let start = humantime::parse_rfc3339(&release.not_before)
-        .map_err(|_| Refusal::Statement { what: "notBefore", found: release.not_before.clone() })?;
+    let Lines { release, reviews, provenance } = lines::read(statements, trust)?;
+    let (statement, payload) = (release.statement, release.payload);
+    let digest = about::subject(component, &statement)?;
+    about::release(&statement.predicate, expect_plugin)?;
+    let start = humantime::parse_rfc3339(&statement.predicate.not_before)
+        .map_err(|_| Refusal::Statement { what: "notBefore", found: statement.predicate.not_before.clone() })?;
     if now < start {
-        return Err(Refusal::NotYet { not_before: release.not_before });
+        return Err(Refusal::NotYet { not_before: statement.predicate.not_before });
     }
     // The bytes are the signer's own from here on, and only now are they parsed.
     let real = component::outline(component).map_err(Refusal::Component)?.imports;
-    if real != release.imports {
+    if real != statement.predicate.imports {
         let first = |a: &[String], b: &[String]| a.iter().find(|name| !b.contains(name)).cloned();
-        let (undeclared, missing) = (first(&real, &release.imports), first(&release.imports, &real));
-        return Err(Refusal::Imports { undeclared, missing });
+        let declared = &statement.predicate.imports;
+        return Err(Refusal::Imports { undeclared: first(&real, declared), missing: first(declared, &real) });
     }
-    Ok(VerifiedRelease { release, digest, signers })
-}
-
-/// The one release statement among the lines, and who signed it.
-fn release_statement(statements: &str, trusted: &[PublicKey]) -> Result<(Statement, Vec<String>), Refusal> {
-    if statements.len() > MAX_STATEMENTS {
-        return Err(Refusal::Size { what: "statements", bytes: statements.len(), max: MAX_STATEMENTS });
+    let payload_digest = hex::encode(Sha256::digest(&payload));
+    for review in &reviews {
+        about::review(&review.statement, &statement.predicate, &digest, &payload_digest)?;
     }
-    if statements.lines().nth(MAX_LINES).is_some() {
-        return Err(Refusal::Lines);
+    reviewed(trust.security(), reviews.iter().map(|review| &review.signers))?;
+    for provenance in &provenance {
+        about::provenance(provenance, &digest)?;
     }
-    let (mut found, mut passed) = (None, None);
-    for (line, text) in statements.lines().enumerate() {
-        let line = line + 1;
-        let format = |source| Refusal::Format { line, source };
-        let envelope: Envelope =
-            strict_json::from_slice(text.as_bytes(), MAX_STATEMENTS, Floats::Refused).map_err(format)?;
-        let verified = match envelope.verify(PAYLOAD_TYPE, trusted) {
-            Ok(verified) => verified,
-            Err(dsse::Error::PayloadType { found, .. }) => {
-                passed.get_or_insert(Refusal::PayloadType { found });
-                continue;
-            }
-            // Of all that was stepped over, this is what an operator has to know.
-            Err(source @ dsse::Error::NoTrustedSignature) => {
-                passed = Some(Refusal::Signature { line, source });
-                continue;
-            }
-            Err(source) => return Err(Refusal::Signature { line, source }),
-        };
-        strict_json::check(verified.payload(), MAX_STATEMENTS, Floats::Allowed).map_err(format)?;
-        let head: Head =
-            serde_json::from_slice(verified.payload()).map_err(|error| format(strict_json::Error::Shape(error)))?;
-        if head.kind != STATEMENT_TYPE {
-            return Err(Refusal::Statement { what: "_type", found: head.kind });
-        }
-        if head.predicate_type != PREDICATE_TYPE {
-            passed.get_or_insert(Refusal::NoRelease);
-            continue;
-        }
-        let statement = strict_json::from_slice(verified.payload(), MAX_STATEMENTS, Floats::Refused).map_err(format)?;
-        let signed = |key: &&PublicKey| verified.signers().contains(&key.bytes());
-        let mut signers: Vec<String> = trusted.iter().filter(signed).map(PublicKey::id).collect();
-        signers.sort_unstable();
-        signers.dedup();
-        if found.replace((statement, signers)).is_some() {
-            return Err(Refusal::Ambiguous);
-        }
-    }
-    found.ok_or_else(|| passed.unwrap_or(Refusal::NoRelease))
-}
-
-/// What is read of a statement to tell its kind. The rest is read once that is known.
-#[derive(Deserialize)]
-struct Head {
-    #[serde(rename = "_type")]
-    kind: String,
-    #[serde(rename = "predicateType")]
-    predicate_type: String,
-}
-
-/// One subject, and it is this file.
-fn check_subject(component: &[u8], statement: &Statement) -> Result<String, Refusal> {
-    let [subject] = statement.subject.as_slice() else {
-        return Err(Refusal::Subjects { count: statement.subject.len() });
+    let ids = |role: &Role, signers: &BTreeSet<[u8; 32]>| {
+        let mut ids: Vec<String> =
+            role.keys().iter().filter(|key| signers.contains(&key.bytes())).map(PublicKey::id).collect();
+        ids.sort_unstable();
+        ids
     };
-    let plugin = &statement.predicate.plugin;
-    if subject.name.strip_suffix(".wasm") != Some(plugin.as_str()) {
-        return Err(Refusal::Statement { what: "subject name", found: subject.name.clone() });
-    }
-    let digest = hex::encode(Sha256::digest(component));
-    let size = statement.predicate.artifact.size;
-    if subject.digest.sha256 != digest || usize::try_from(size) != Ok(component.len()) {
-        return Err(Refusal::Digest { stated: subject.digest.sha256.clone(), real: digest });
-    }
-    Ok(digest)
+    Ok(VerifiedRelease {
+        signers: ids(trust.release(), &release.signers),
+        release: statement.predicate,
+        digest,
+        payload_digest,
+        reviews: reviews
+            .into_iter()
+            .map(|review| VerifiedReview {
+                signers: ids(trust.security(), &review.signers),
+                review: review.statement.predicate,
+            })
+            .collect(),
+        provenance: provenance.into_iter().map(|statement| statement.predicate).collect(),
+    })
 }
 
-/// What the statement says is well-formed and is about the wanted plugin.
-fn check_release(release: &Release, expect: Option<&str>) -> Result<(), Refusal> {
-    let statement = |what, found: &str| Err(Refusal::Statement { what, found: found.to_owned() });
-    if !names::is_plugin_id(&release.plugin) || expect.is_some_and(|expect| expect != release.plugin) {
-        return Err(Refusal::Plugin { found: release.plugin.clone(), wanted: expect.map(str::to_owned) });
+/// So many of the security role's keys reviewed it, in one review or in several.
+fn reviewed<'a>(role: &Role, signers: impl Iterator<Item = &'a BTreeSet<[u8; 32]>>) -> Result<(), Refusal> {
+    let all: BTreeSet<[u8; 32]> = signers.flatten().copied().collect();
+    match role.count(&all) {
+        _ if role.is_met(&all) => Ok(()),
+        0 => Err(Refusal::NoReview { wanted: role.threshold() }),
+        found => Err(Refusal::Threshold { role: "security", found, wanted: role.threshold() }),
     }
-    if !release.version.build.is_empty() {
-        return statement("version", &release.version.to_string());
-    }
-    if release.artifact.kind != "component" {
-        return statement("artifact kind", &release.artifact.kind);
-    }
-    if !is_host_api(&release.host_api) {
-        return statement("hostApi", &release.host_api);
-    }
-    if !release.imports.is_sorted_by(|a, b| a < b) {
-        return statement("imports", "not sorted, or one twice");
-    }
-    if release.verbs.is_empty() {
-        return Err(Refusal::Verbs { verb: None });
-    }
-    match release.verbs.iter().find(|(name, verb)| !is_well_formed(name, verb)) {
-        Some((name, _)) => Err(Refusal::Verbs { verb: Some(name.clone()) }),
-        None => Ok(()),
-    }
-}
-
-fn is_well_formed(name: &str, verb: &Verb) -> bool {
-    names::is_verb(name)
-        && verb.function == names::kebab(name)
-        && verb.args["type"] == "object"
-        && verb.args["additionalProperties"] == false
-        && verb.result.is_object()
-        && verb.timeout_secs > 0
 }
 
 #[cfg(test)]

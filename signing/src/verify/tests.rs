@@ -1,11 +1,12 @@
 //! One bundle that verifies, and everything near it that must not.
 
 use super::*;
-use crate::dsse::{MAX_SIGNATURES, Signature};
+use crate::dsse::{Envelope, MAX_SIGNATURES, Signature};
 use crate::fixture::{component, sample};
 use crate::keys::SecretKey;
 use crate::manifest::tests::sample_manifest;
 use crate::publish::{build_release, sign_release};
+use crate::release::{PAYLOAD_TYPE, STATEMENT_TYPE, Statement, Verb};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -57,8 +58,12 @@ impl Bundle {
 
     fn provenance(&self) -> String {
         let statement = json!({
-            "_type": STATEMENT_TYPE, "subject": [], "predicateType": "https://slsa.dev/provenance/v1",
-            "predicate": { "seconds": 0.5 },
+            "_type": STATEMENT_TYPE, "predicateType": "https://slsa.dev/provenance/v1",
+            "subject": [{ "name": "sample.wasm", "digest": { "sha256": self.statement.subject[0].digest.sha256 } }],
+            "predicate": {
+                "buildDefinition": { "buildType": "https://example.com/b", "externalParameters": { "seconds": 0.5 } },
+                "runDetails": { "builder": { "id": "https://ci.example.com" } },
+            },
         });
         self.envelope(PAYLOAD_TYPE, statement.to_string().as_bytes())
     }
@@ -108,7 +113,10 @@ fn no_byte_of_the_statement_can_change_but_the_hint() {
             changed.replace_range(at..=at, new.encode_utf8(&mut [0; 4]));
             let code = bundle.code(&bundle.component, &changed);
             if changed != line && !hint.contains(&at) {
-                assert!(["E_SIGNATURE", "E_FORMAT", "E_PAYLOAD_TYPE"].contains(&code), "{code} for {new:?} at {at}");
+                assert!(
+                    ["E_ALTERED", "E_MALLEABLE", "E_FORMAT", "E_PAYLOAD_TYPE"].contains(&code),
+                    "{code} for {new:?} at {at}"
+                );
             }
         }
     }
@@ -149,7 +157,7 @@ fn a_signature_does_not_carry_over_to_another_type() {
     let bundle = Bundle::new();
     let payload = serde_json::to_vec(&bundle.statement).unwrap();
     let line = bundle.envelope("application/vnd.in-toto+jso", &payload).replace("in-toto+jso\"", "in-toto+json\"");
-    assert_eq!(bundle.code(&bundle.component, &line), "E_SIGNATURE");
+    assert_eq!(bundle.code(&bundle.component, &line), "E_ALTERED");
 }
 
 #[test]
@@ -164,10 +172,10 @@ fn endless_data_is_refused_before_it_is_read() {
     let mut envelope: Envelope = serde_json::from_str(&line).unwrap();
     let filler = Signature { keyid: String::new(), sig: String::new() };
     envelope.signatures.splice(0..0, std::iter::repeat_n(filler, MAX_SIGNATURES));
-    assert_eq!(bundle.code(&bundle.component, &serde_json::to_string(&envelope).unwrap()), "E_SIGNATURE");
+    assert_eq!(bundle.code(&bundle.component, &serde_json::to_string(&envelope).unwrap()), "E_SIGNATURES");
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000));
-    assert_eq!(bundle.code(&bundle.component, &deep), "E_FORMAT");
-    assert_eq!(bundle.payload(deep.as_bytes()), "E_FORMAT");
+    assert_eq!(bundle.code(&bundle.component, &deep), "E_JSON_DEPTH");
+    assert_eq!(bundle.payload(deep.as_bytes()), "E_JSON_DEPTH");
 }
 
 #[test]
@@ -175,14 +183,17 @@ fn payloads_are_read_strictly_although_they_are_signed() {
     let bundle = Bundle::new();
     let good = serde_json::to_string(&bundle.statement).unwrap();
     assert_eq!(bundle.payload(good.as_bytes()), "OK");
-    assert_eq!(bundle.payload(good.replacen("\"epoch\":0", "\"epoch\":0,\"epoch\":0", 1).as_bytes()), "E_FORMAT");
-    assert_eq!(bundle.payload(good.replacen("\"epoch\":0", "\"epoch\":0.0", 1).as_bytes()), "E_FORMAT");
+    assert_eq!(
+        bundle.payload(good.replacen("\"epoch\":0", "\"epoch\":0,\"epoch\":0", 1).as_bytes()),
+        "E_JSON_DUPLICATE"
+    );
+    assert_eq!(bundle.payload(good.replacen("\"epoch\":0", "\"epoch\":0.0", 1).as_bytes()), "E_JSON_FLOAT");
     assert_eq!(bundle.payload(good.replacen("\"epoch\":0", "\"epoch\":0,\"more\":0", 1).as_bytes()), "E_FORMAT");
     assert_eq!(bundle.payload(good.replacen("\"epoch\":0,", "", 1).as_bytes()), "E_FORMAT");
     assert_eq!(bundle.payload(format!("{good}{{}}").as_bytes()), "E_FORMAT");
-    assert_eq!(bundle.payload(format!("\u{feff}{good}").as_bytes()), "E_FORMAT");
+    assert_eq!(bundle.payload(format!("\u{feff}{good}").as_bytes()), "E_JSON_BOM");
     let doubled = bundle.line().replacen("\"payloadType\"", "\"payload\":\"\",\"payloadType\"", 1);
-    assert_eq!(bundle.code(&bundle.component, &doubled), "E_FORMAT");
+    assert_eq!(bundle.code(&bundle.component, &doubled), "E_JSON_DUPLICATE");
 }
 
 #[test]
@@ -204,7 +215,7 @@ fn a_statement_that_is_not_about_these_bytes_is_refused() {
     assert_eq!(bundle.signed(|s| s.predicate.not_before = "2030-01-01T00:00:01Z".into()), "E_NOT_YET");
     assert_eq!(bundle.signed(|s| s.predicate.not_before = "2030-01-01T00:00:00Z".into()), "OK");
     let build = |s: &mut Statement| s.predicate.version = "1.4.2+a".parse().unwrap();
-    assert_eq!(bundle.signed(build), "E_STATEMENT");
+    assert_eq!(bundle.signed(build), "E_VERSION");
 }
 
 #[test]
@@ -215,7 +226,8 @@ fn names_that_look_like_others_or_like_paths_are_refused() {
             s.predicate.plugin = name.to_owned();
             s.subject[0].name = format!("{name}.wasm");
         };
-        assert_eq!(bundle.signed(rename), "E_PLUGIN", "{name:?}");
+        let wanted = if name == "other" { "E_PLUGIN" } else { "E_NAME" };
+        assert_eq!(bundle.signed(rename), wanted, "{name:?}");
     }
     // Without an expectation a well-formed name passes, and still only that.
     let verify = |name: &str| {
@@ -225,7 +237,7 @@ fn names_that_look_like_others_or_like_paths_are_refused() {
         let line = sign_release(&statement, &[&bundle.key]).unwrap();
         verify(&bundle.component, &line, &[bundle.key.public()], None, now()).map_or_else(|r| r.code(), |_| "OK")
     };
-    assert_eq!((verify("other"), verify("Other")), ("OK", "E_PLUGIN"));
+    assert_eq!((verify("other"), verify("Other")), ("OK", "E_NAME"));
 }
 
 #[test]
@@ -271,9 +283,11 @@ fn what_is_no_component_is_refused_although_it_is_signed() {
     assert_eq!(code(&bundle.component), "OK");
     let mut core = bundle.component.clone();
     core[4..8].copy_from_slice(&[1, 0, 0, 0]);
-    assert_eq!(code(&core), "E_COMPONENT");
-    assert_eq!(code(b"\0asm\x01\0\0\0"), "E_COMPONENT");
-    assert_eq!(code(b"\x7fELF\x02\x01\x01\0"), "E_COMPONENT");
+    assert_eq!(code(&core), "E_CORE_MODULE");
+    assert_eq!(bundle.code(&core, &bundle.line()), "E_CORE_MODULE", "flipped on the way");
+    assert_eq!(code(b"\0asm\x01\0\0\0"), "E_CORE_MODULE");
+    assert_eq!(code(b"\x7fELF\x02\x01\x01\0"), "E_PRECOMPILED");
+    assert_eq!(bundle.code(b"\x7fELF\x02\x01\x01\0", &bundle.line()), "E_PRECOMPILED", "a .cwasm named .wasm");
     assert_eq!(code(b""), "E_COMPONENT");
     assert_eq!(code(&bundle.component[..bundle.component.len() - 3]), "E_COMPONENT");
 }
