@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
+use crate::listing::Cell::{By, Field, Moment};
+use crate::listing::{self, Column};
 use crate::output::{Out, Table, cell, moment};
 use crate::parse;
 
@@ -53,37 +55,31 @@ impl Args {
     /// The backend's refusal, or that it can't be reached.
     pub fn run(self, client: &Client, out: &Out) -> Result<Exit, Error> {
         match self.command {
-            None => list(client, out, &self.filter)?,
-            Some(Command::List(filter)) => list(client, out, &filter)?,
+            None => list(client, out, &self.filter),
+            Some(Command::List(filter)) => list(client, out, &filter),
             Some(Command::Show { id }) => {
                 let agent = client.get(&format!("/agents/{}", parse::segment(&id)), &[])?;
                 out.show(&agent, one)?;
+                Ok(Exit::Succeeded)
             }
         }
-        Ok(Exit::Succeeded)
     }
 }
 
-fn list(client: &Client, out: &Out, filter: &Filter) -> Result<(), Error> {
-    let given = [("status", &filter.status), ("site", &filter.site), ("label", &filter.label)];
-    let query: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
-    let agents = client.list("/agents", &query, filter.limit as usize)?;
-    out.list(&agents, |agents| {
-        let mut table = Table::new(["AGENT", "STATUS", "SITE", "VERSION", "PLUGINS", "LAST SEEN", "LABELS"]);
-        for agent in agents {
-            table.row([
-                cell(&agent["id"]),
-                cell(&agent["status"]),
-                cell(&agent["site"]),
-                cell(&agent["version"]),
-                plugins(agent),
-                moment(&agent["last_seen"]),
-                labels(agent),
-            ]);
-        }
-        table
-    })
+fn list(client: &Client, out: &Out, filter: &Filter) -> Result<Exit, Error> {
+    let query = listing::given(&[("status", &filter.status), ("site", &filter.site), ("label", &filter.label)]);
+    listing::show(client, out, "/agents", &query, filter.limit, COLUMNS)
 }
+
+const COLUMNS: &[Column] = &[
+    ("AGENT", Field("id")),
+    ("STATUS", Field("status")),
+    ("SITE", Field("site")),
+    ("VERSION", Field("version")),
+    ("PLUGINS", By(plugins)),
+    ("LAST SEEN", Moment("last_seen")),
+    ("LABELS", By(labels)),
+];
 
 fn one(agent: &Value) -> String {
     let mut facts = Table::new(["AGENT", &cell(&agent["id"])]);

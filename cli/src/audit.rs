@@ -2,7 +2,9 @@
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
-use crate::output::{Out, Table, cell, moment};
+use crate::listing::Cell::{Field, Moment};
+use crate::listing::{self, Column};
+use crate::output::Out;
 
 /// Who did what, and what was refused; administrators only.
 #[derive(Debug, clap::Args)]
@@ -17,15 +19,16 @@ impl Args {
     /// # Errors
     /// The backend's refusal, or that it can't be reached.
     pub fn run(self, client: &Client, out: &Out) -> Result<Exit, Error> {
-        out.list(&client.list("/audit", &[], self.limit as usize)?, |entries| {
-            let mut table = Table::new(["SEQ", "AT", "ACTOR", "ACTION", "SUBJECT", "DECISION", "DETAIL"]);
-            for entry in entries {
-                let [seq, actor, action] = ["seq", "actor", "action"].map(|name| cell(&entry[name]));
-                let [subject, decision, detail] = ["subject", "decision", "detail"].map(|name| cell(&entry[name]));
-                table.row([seq, moment(&entry["at"]), actor, action, subject, decision, detail]);
-            }
-            table
-        })?;
-        Ok(Exit::Succeeded)
+        listing::show(client, out, "/audit", &[], self.limit, COLUMNS)
     }
 }
+
+const COLUMNS: &[Column] = &[
+    ("SEQ", Field("seq")),
+    ("AT", Moment("at")),
+    ("ACTOR", Field("actor")),
+    ("ACTION", Field("action")),
+    ("SUBJECT", Field("subject")),
+    ("DECISION", Field("decision")),
+    ("DETAIL", Field("detail")),
+];

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
-use crate::output::{Out, Table, cell, moment};
+use crate::listing::Cell::{By, Field, Moment};
+use crate::listing::{self, Column};
+use crate::output::{Out, cell};
 use crate::{follow, invocations, parse};
 
 /// Commands: list them, show, cancel or watch one.
@@ -49,8 +51,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Filter {
-    /// Only those in this state: queued, running, finished, cancelled or expired.
-    #[arg(long, value_parser = ["queued", "running", "finished", "cancelled", "expired"])]
+    /// Only those in this state.
+    #[arg(long, value_parser = ["awaiting_approval", "queued", "running", "finished", "cancelled", "expired"])]
     state: Option<String>,
     /// Only those of this verb.
     #[arg(long)]
@@ -90,30 +92,40 @@ impl Args {
 }
 
 fn list(client: &Client, out: &Out, filter: &Filter) -> Result<Exit, Error> {
-    let given = [("state", &filter.state), ("verb", &filter.verb), ("caller", &filter.caller)];
-    let query: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
-    out.list(&client.list("/commands", &query, filter.limit as usize)?, |commands| {
-        let mut table = Table::new(["COMMAND", "VERB", "STATE", "CALLER", "CREATED", "SUCCEEDED", "COUNTS"]);
-        for command in commands {
-            table.row([
-                cell(&command["id"]),
-                cell(&command["verb"]),
-                cell(&command["state"]),
-                cell(&command["caller"]),
-                moment(&command["created"]),
-                cell(&command["counts"]["succeeded"]),
-                others(&command["counts"]),
-            ]);
-        }
-        table
-    })?;
-    Ok(Exit::Succeeded)
+    let query = listing::given(&[("state", &filter.state), ("verb", &filter.verb), ("caller", &filter.caller)]);
+    listing::show(client, out, "/commands", &query, filter.limit, COLUMNS)
+}
+
+const COLUMNS: &[Column] = &[
+    ("COMMAND", Field("id")),
+    ("VERB", By(verb)),
+    ("STATE", Field("state")),
+    ("CALLER", Field("caller")),
+    ("CREATED", Moment("created")),
+    ("SUCCEEDED", By(|command| cell(&command["counts"]["succeeded"]))),
+    ("COUNTS", By(others)),
+    ("UNDO", By(undo)),
+];
+
+/// `add_user`, or `add_user (plan)`.
+fn verb(command: &Value) -> String {
+    let plan = if command["mode"] == "plan" { " (plan)" } else { "" };
+    format!("{}{plan}", cell(&command["verb"]))
+}
+
+/// What it takes back, or what took it back.
+fn undo(command: &Value) -> String {
+    match (command["undo_of"].as_str(), command["undone_by"].as_str()) {
+        (Some(of), _) => format!("of {of}"),
+        (None, Some(by)) => format!("by {by}"),
+        (None, None) => "-".into(),
+    }
 }
 
 /// Counts other than of successes, where there are any.
-fn others(counts: &Value) -> String {
-    let others =
-        counts.as_object().into_iter().flatten().filter(|(state, n)| *state != "succeeded" && n.as_u64() != Some(0));
+fn others(command: &Value) -> String {
+    let counts = command["counts"].as_object();
+    let others = counts.into_iter().flatten().filter(|(state, n)| *state != "succeeded" && n.as_u64() != Some(0));
     let text = others.map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", ");
     if text.is_empty() { "-".into() } else { text }
 }

@@ -57,7 +57,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) | Self::File { .. } | Self::Exists(_) => Exit::Refused,
-            Self::Problem(problem) if problem.status >= 500 && problem.status != 501 => Exit::Unreachable,
+            Self::Problem(problem) if problem.status >= 500 => Exit::Unreachable,
             Self::Problem(_) => Exit::Refused,
             Self::Unreachable { .. } | Self::Answer { .. } => Exit::Unreachable,
             Self::Output(_) | Self::Pki(_) | Self::Plugin(_) => Exit::Failed,

@@ -5,9 +5,8 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
-use crate::follow;
 use crate::output::{Out, Table, cell, plain, plain_lines};
-use crate::parse;
+use crate::{follow, parse, plan};
 
 /// Characters of a result in a table; `--json` has all of it.
 const RESULT_WIDTH: usize = 160;
@@ -19,6 +18,9 @@ const MOST: usize = 1_000_000;
 /// # Errors
 /// When the rest of its invocations can't be had, or the output can't be written.
 pub fn show(client: &Client, out: &Out, mut command: Value) -> Result<Exit, Error> {
+    if command["mode"] == "plan" && follow::has_ended(&command) {
+        return plan::show(client, out, command);
+    }
     fetch_rest(client, &mut command)?;
     out.show(&command, |command| match command["invocations"].as_array().map(Vec::as_slice) {
         Some([only]) => format!("{}{}", table(std::slice::from_ref(only)), details(only)),
@@ -47,8 +49,15 @@ pub fn exit(command: &Value) -> Exit {
     }
 }
 
+/// The invocations that did not succeed, as a table; nothing if all did.
+pub(crate) fn failures(command: &Value) -> String {
+    let all = command["invocations"].as_array().into_iter().flatten();
+    let failed: Vec<Value> = all.filter(|invocation| invocation["state"] != "succeeded").cloned().collect();
+    if failed.is_empty() { String::new() } else { table(&failed).to_string() }
+}
+
 /// The command brings its first thousand.
-fn fetch_rest(client: &Client, command: &mut Value) -> Result<(), Error> {
+pub(crate) fn fetch_rest(client: &Client, command: &mut Value) -> Result<(), Error> {
     let Value::String(after) = command["next"].take() else { return Ok(()) };
     let path = format!("/commands/{}/invocations", parse::segment(command["id"].as_str().unwrap_or_default()));
     let mut rest = client.list_after(&path, &[], MOST, Some(after))?;
@@ -114,6 +123,9 @@ fn summary(command: &Value, exit: Exit) -> String {
     let id = cell(&command["id"]);
     let unfinished =
         if exit == Exit::Unfinished { format!("; viworks commands watch {id} waits on") } else { String::new() };
+    if command["state"] == "awaiting_approval" {
+        return format!("{id} awaits approval: viworks approve {id} --key file:KEY.pem");
+    }
     format!("{id} {}: {}{unfinished}", cell(&command["state"]), counts.collect::<Vec<_>>().join(", "))
 }
 

@@ -4,13 +4,16 @@
 //!
 //! - [`run`](mod@run): a verb on agents; [`typing`] turns `--arg` into its arguments, [`follow`]
 //!   waits for its end
-//! - [`agents`], [`verbs`], [`commands`], [`plugins`], [`audit`], [`tokens`]: what the
-//!   API knows
+//! - [`plan`]: what would be done; [`undo`], [`approve`]: taking back, and signing before
+//! - [`agents`], [`verbs`], [`commands`], [`plugins`], [`audit`], [`tokens`], [`approvers`]:
+//!   what the API knows; [`listing`] shows it
 //! - [`plugin`]: build, inspect and begin plugins
 //! - [`pki`]: the certificates of a small site
 //! - [`client`], [`events`]: HTTP and the event stream; [`output`]: tables and JSON
 
 pub mod agents;
+pub mod approve;
+pub mod approvers;
 pub mod audit;
 pub mod client;
 pub mod commands;
@@ -18,14 +21,17 @@ pub mod error;
 pub mod events;
 pub mod follow;
 pub mod invocations;
+pub mod listing;
 pub mod output;
 pub mod parse;
 pub mod pki;
+pub mod plan;
 pub mod plugin;
 pub mod plugins;
 pub mod run;
 pub mod tokens;
 pub mod typing;
+pub mod undo;
 pub mod verbs;
 
 use std::process::ExitCode;
@@ -63,10 +69,13 @@ pub enum Command {
     Agents(agents::Args),
     Verbs(verbs::Args),
     Run(run::Args),
+    Undo(undo::Args),
+    Approve(approve::Args),
     Commands(commands::Args),
     Plugins(plugins::Args),
     Audit(audit::Args),
     Tokens(tokens::Args),
+    Approvers(approvers::Args),
     #[command(subcommand)]
     Plugin(plugin::Command),
     #[command(subcommand)]
@@ -94,10 +103,13 @@ fn dispatch(cli: Cli, out: &output::Out) -> Result<Exit, Error> {
         Command::Agents(args) => args.run(&connect()?, out),
         Command::Verbs(args) => args.run(&connect()?, out),
         Command::Run(args) => args.run(&connect()?, out),
+        Command::Undo(args) => args.run(&connect()?, out),
+        Command::Approve(args) => args.run(&connect()?, out),
         Command::Commands(args) => args.run(&connect()?, out),
         Command::Plugins(args) => args.run(&connect()?, out),
         Command::Audit(args) => args.run(&connect()?, out),
         Command::Tokens(args) => args.run(&connect()?, out),
+        Command::Approvers(args) => args.run(&connect()?, out),
         Command::Plugin(command) => command.run(out),
         Command::Pki(command) => command.run(out),
     }

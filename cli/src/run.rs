@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::client::Client;
 use crate::error::{Error, Exit, Problem};
-use crate::output::Out;
+use crate::output::{Out, cell};
 use crate::{follow, invocations, parse, typing, verbs};
 
 const AFTER_HELP: &str = "\
@@ -20,7 +20,10 @@ Examples:
   viworks run get_system_health --on web-1
   viworks run add_user --label tier=web --arg name=deploy --arg groups=docker,adm
   viworks run add_user --on web-1,web-2 --args @user.json --arg uid=20001
-  viworks run cleanup_containers --all --batch 50 --no-wait";
+  viworks run cleanup_containers --all --batch 50 --no-wait
+  viworks run add_user --all --arg name=deploy --plan
+  viworks run add_user --all --arg name=deploy --bind cmd-0193f1c5a1b27cc0a1d2e3f405162738
+  viworks run delete_user --label tier=db --arg name=ada --approvals 2";
 
 /// What an invocation may take beyond its own timeout before `run` stops waiting.
 const SLACK_SECS: u32 = 15;
@@ -61,6 +64,16 @@ pub struct Args {
     /// At most so many agents at once.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
+    /// Say what would be done, and do nothing.
+    #[arg(long, conflicts_with = "bind")]
+    plan: bool,
+    /// Stop before the first effect that this plan does not have: its digest, or the id of the
+    /// command that made it.
+    #[arg(long, value_name = "PLAN")]
+    bind: Option<String>,
+    /// Deliver it when so many other operators have approved it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    approvals: Option<u32>,
     /// Posting again with the same key gives the same command.
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
@@ -95,12 +108,20 @@ impl Args {
         optional("timeout_secs", self.timeout.map(Value::from));
         optional("expires_in_secs", self.expires.map(Value::from));
         optional("batch", self.batch.map(Value::from));
+        optional("mode", self.plan.then(|| "plan".into()));
+        optional("plan", self.bind.clone().map(Value::from));
+        optional("approvals", self.approvals.map(Value::from));
         optional("idempotency_key", self.idempotency_key.clone().map(Value::from));
-        optional("wait_secs", (!self.no_wait).then(|| wait.min(FIRST_SECS).into()));
+        let waits = !self.no_wait && self.approvals.is_none();
+        optional("wait_secs", waits.then(|| wait.min(FIRST_SECS).into()));
 
         let command = client.post("/commands", &request).map_err(|error| explained(error, &verb["args"]))?;
-        if self.no_wait {
+        if !waits {
             out.show(&command, |command| format!("{}\n", command["id"].as_str().unwrap_or_default()))?;
+            if self.approvals.is_some() {
+                let id = cell(&command["id"]);
+                out.note(&format!("{id} awaits approval: viworks approve {id} --key file:KEY.pem"));
+            }
             return Ok(Exit::Succeeded);
         }
         let limit = Duration::from_secs(wait.into());

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
-use crate::output::{Out, Table, cell, moment};
+use crate::listing::Cell::{Field, Moment};
+use crate::listing::{self, Column};
+use crate::output::{Out, cell};
 use crate::parse;
 
 /// API tokens: create, list, revoke; administrators only.
@@ -47,14 +49,9 @@ impl Args {
     /// The backend's refusal, or that it can't be reached.
     pub fn run(self, client: &Client, out: &Out) -> Result<Exit, Error> {
         match self.command {
-            None | Some(Command::List) => out.list(&client.list("/tokens", &[], 10_000)?, |tokens| {
-                let mut table = Table::new(["NAME", "ROLE", "CREATED", "EXPIRES"]);
-                for token in tokens {
-                    let [created, expires] = ["created", "expires"].map(|name| moment(&token[name]));
-                    table.row([cell(&token["name"]), cell(&token["role"]), created, expires]);
-                }
-                table
-            })?,
+            None | Some(Command::List) => {
+                return listing::show(client, out, "/tokens", &[], listing::MOST, COLUMNS);
+            }
             Some(Command::Create { name, role, expires }) => {
                 let mut request = json!({ "name": name, "role": role });
                 if let Some(secs) = expires {
@@ -70,3 +67,6 @@ impl Args {
         Ok(Exit::Succeeded)
     }
 }
+
+const COLUMNS: &[Column] =
+    &[("NAME", Field("name")), ("ROLE", Field("role")), ("CREATED", Moment("created")), ("EXPIRES", Moment("expires"))];

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
+use crate::listing::Cell::{By, Field};
+use crate::listing::{self, Column};
 use crate::output::{Out, Table, cell, first_sentence, plain_lines};
 use crate::parse;
 use crate::typing::expectation;
@@ -33,10 +35,9 @@ impl Args {
     /// The backend's refusal, or that it can't be reached.
     pub fn run(self, client: &Client, out: &Out) -> Result<Exit, Error> {
         match self.command {
-            None | Some(Command::List) => out.list(&client.list("/verbs", &[], 10_000)?, table)?,
-            Some(Command::Show { verb }) => out.show(&get(client, &verb)?, one)?,
+            None | Some(Command::List) => listing::show(client, out, "/verbs", &[], listing::MOST, COLUMNS),
+            Some(Command::Show { verb }) => out.show(&get(client, &verb)?, one).map(|()| Exit::Succeeded),
         }
-        Ok(Exit::Succeeded)
     }
 }
 
@@ -48,19 +49,13 @@ pub fn get(client: &Client, verb: &str) -> Result<Value, Error> {
     client.get(&format!("/verbs/{}", parse::segment(verb)), &[])
 }
 
-fn table(verbs: &[Value]) -> Table {
-    let mut table = Table::new(["VERB", "PLUGIN", "VERSION", "EFFECT", "ABOUT"]);
-    for verb in verbs {
-        table.row([
-            cell(&verb["verb"]),
-            cell(&verb["plugin"]),
-            cell(&verb["version"]),
-            cell(&verb["effect"]),
-            first_sentence(&cell(&verb["docs"])),
-        ]);
-    }
-    table
-}
+const COLUMNS: &[Column] = &[
+    ("VERB", Field("verb")),
+    ("PLUGIN", Field("plugin")),
+    ("VERSION", Field("version")),
+    ("EFFECT", Field("effect")),
+    ("ABOUT", By(|verb| first_sentence(&cell(&verb["docs"])))),
+];
 
 fn one(verb: &Value) -> String {
     let name = cell(&verb["verb"]);

@@ -91,8 +91,10 @@ async fn post(state: &AppState, schedule: &Schedule) -> Result<(), String> {
     let selector = Selector { labels: schedule.labels.clone(), site: schedule.site.clone(), all: schedule.all };
     let targets = state.store.select_agents(&selector, state.config.max_targets).await.map_err(|e| e.to_string())?;
     let request = Request {
-        checked,
+        task: checked.into(),
         mode: Mode::Apply,
+        plans: Vec::new(),
+        approvals: 0,
         targets,
         caller: "backend:schedule".to_owned(),
         timeout_secs: None,

@@ -42,6 +42,9 @@ pub struct Config {
     pub audit_retention_days: u64,
     /// A delivered invocation's result is awaited so long after expiry and timeout.
     pub result_grace_secs: u32,
+    /// Gateways keep the way back from a command so long after its end: what they are
+    /// configured to.
+    pub undo_hours: u64,
     /// Off when absent.
     pub cleanup_containers_schedule: Option<Schedule>,
     /// `json` or `text`; by default JSON where standard error is no terminal.
@@ -101,6 +104,7 @@ impl Default for Config {
             command_retention_days: 30,
             audit_retention_days: 400,
             result_grace_secs: 60,
+            undo_hours: 168,
             cleanup_containers_schedule: None,
             log_format: None,
             drain_secs: 20,
@@ -183,6 +187,7 @@ impl Config {
         // A gateway keeps its memory of a command for its validity and a day.
         within("command_retention_days", self.command_retention_days, 2, 3_650);
         within("audit_retention_days", self.audit_retention_days, 1, 36_500);
+        within("undo_hours", self.undo_hours, 1, 8_760);
         within("result_grace_secs", u64::from(self.result_grace_secs), 0, 86_400);
         within("drain_secs", self.drain_secs, 1, 600);
         if let Some(schedule) = &self.cleanup_containers_schedule {
@@ -227,6 +232,7 @@ const KEYS: &[&str] = &[
     "command_retention_days",
     "audit_retention_days",
     "result_grace_secs",
+    "undo_hours",
     "cleanup_containers_schedule",
     "log_format",
     "drain_secs",

@@ -198,8 +198,10 @@ impl World {
 
     pub(crate) fn request(&self, targets: &[&str]) -> Request {
         Request {
-            checked: self.catalog.check("ping", &json!({ "name": "x" })).expect("checked"),
+            task: self.catalog.check("ping", &json!({ "name": "x" })).expect("checked").into(),
             mode: Mode::Apply,
+            plans: Vec::new(),
+            approvals: 0,
             targets: targets.iter().map(|id| agent(id)).collect(),
             caller: "alice".to_owned(),
             timeout_secs: None,

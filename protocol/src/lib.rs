@@ -2,6 +2,7 @@
 //!
 //! - [`id`]: agents, commands, invocations
 //! - [`warrant`]: the signed order for one command, and its verification by one gateway
+//! - [`approval`]: operators' own signatures over a command
 //! - [`merkle`]: the tree over a command's frozen targets (RFC 6962 hashing)
 //! - [`frame`]: the closed lists of frames of either sender, their sizes and rates
 //! - [`outcome`]: how an invocation ended, with failure, effects, log and cost
@@ -9,6 +10,7 @@
 //! - [`telemetry`]: one health sample of a host
 //! - [`chunk`]: the binary frame that carries a part of a plugin
 
+pub mod approval;
 pub mod chunk;
 pub mod frame;
 pub mod id;

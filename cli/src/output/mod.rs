@@ -2,6 +2,7 @@
 //! standard error. Text from hosts is shown with its control characters escaped, so that
 //! no host writes to an operator's terminal.
 
+mod paint;
 mod progress;
 mod table;
 
@@ -10,6 +11,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde_json::Value;
 
+pub use paint::{Ink, Paint};
 pub use progress::Progress;
 pub use table::Table;
 

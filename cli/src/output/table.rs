@@ -15,6 +15,17 @@ impl Table {
         Self { rows: vec![header.map(str::to_owned).to_vec()] }
     }
 
+    /// With as many columns as there are headers.
+    #[must_use]
+    pub fn headed(header: Vec<String>) -> Self {
+        Self { rows: vec![header] }
+    }
+
+    /// Add a row with as many cells as it has; each is one line.
+    pub fn line(&mut self, cells: Vec<String>) {
+        self.rows.push(cells.iter().map(|cell| plain(cell)).collect());
+    }
+
     /// Add a row; cells are one line each.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.map(|cell| plain(&cell)).to_vec());

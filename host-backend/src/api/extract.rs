@@ -28,6 +28,10 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
+/// A JSON body, or the defaults where there is none.
+#[derive(Debug)]
+pub struct MaybeJson<T>(pub T);
+
 /// The path's parameters.
 #[derive(Debug)]
 pub struct Path<T>(pub T);
@@ -40,6 +44,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        read(request, state, BODY_WITHIN).await.map(Self)
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if request.body().is_end_stream() {
+            return Ok(Self(T::default()));
+        }
         read(request, state, BODY_WITHIN).await.map(Self)
     }
 }

@@ -71,7 +71,7 @@ impl From<AcceptError> for Problem {
             AcceptError::NoTargets => Self::no_targets(detail),
             AcceptError::TooManyTargets { .. } | AcceptError::Range { .. } => Self::invalid(detail),
             AcceptError::Busy { retry_after_secs } => Self::busy(detail, retry_after_secs),
-            AcceptError::KeyReused(_) => Self::new(Code::Conflict, detail),
+            AcceptError::KeyReused(_) | AcceptError::BeingUndone(_) => Self::new(Code::Conflict, detail),
             AcceptError::Store(error) => error.into(),
             AcceptError::Stopping => Self::busy(detail, 5),
         }

@@ -5,10 +5,11 @@
 //! - [`extract`], [`page`], [`moment`]: reading requests, lists, times
 //! - `layers`: what surrounds every request
 //! - `serve`, `socket`: the listener and its connections
-//! - [`agents`], [`commands`], [`verbs`], [`plugins`], [`tokens`], [`audit`], [`health`],
+//! - [`agents`], [`commands`], [`verbs`], [`plugins`], [`tokens`], [`approvers`], [`audit`], [`health`],
 //!   [`metrics`], [`openapi`]: one resource each
 
 pub mod agents;
+pub mod approvers;
 pub mod audit;
 pub mod commands;
 pub mod extract;
@@ -87,13 +88,16 @@ fn resources() -> OpenApiRouter<Shared> {
         .routes(routes!(commands::events::get))
         .routes(routes!(commands::control::cancel))
         .routes(routes!(commands::control::undo))
-        .routes(routes!(commands::control::approve))
+        .routes(routes!(commands::approve::post))
+        .routes(routes!(commands::read::plan))
         .routes(routes!(verbs::list))
         .routes(routes!(verbs::get))
         .routes(routes!(plugins::list, plugins::publish).layer(DefaultBodyLimit::max(UPLOAD)))
         .routes(routes!(plugins::deactivate))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(approvers::list, approvers::add))
+        .routes(routes!(approvers::remove))
         .routes(routes!(audit::list))
         .routes(routes!(metrics::get))
         .routes(routes!(openapi::get))

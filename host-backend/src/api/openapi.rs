@@ -19,6 +19,7 @@ use super::Shared;
         (name = "verbs", description = "What can be asked"),
         (name = "plugins", description = "Signed releases that bring verbs"),
         (name = "tokens", description = "Who may ask"),
+        (name = "approvers", description = "Whose signatures approve commands"),
         (name = "audit", description = "Every decision"),
         (name = "service", description = "The backend itself"),
     ),

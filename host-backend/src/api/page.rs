@@ -31,6 +31,8 @@ pub enum List {
     Plugins,
     Tokens,
     Audit,
+    Plans,
+    Approvers,
 }
 
 /// The query of a list without filters.
@@ -56,6 +58,8 @@ impl List {
             Self::Plugins => "p:",
             Self::Tokens => "k:",
             Self::Audit => "l:",
+            Self::Plans => "d:",
+            Self::Approvers => "o:",
         }
     }
 

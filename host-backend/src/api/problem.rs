@@ -26,8 +26,8 @@ pub enum Code {
     Conflict,
     Busy,
     PluginRefused,
-    ModeUnavailable,
-    NotAvailable,
+    PlanMismatch,
+    ApprovalRefused,
     Internal,
 }
 
@@ -47,8 +47,8 @@ impl Code {
         Self::Conflict,
         Self::Busy,
         Self::PluginRefused,
-        Self::ModeUnavailable,
-        Self::NotAvailable,
+        Self::PlanMismatch,
+        Self::ApprovalRefused,
         Self::Internal,
     ];
 
@@ -75,8 +75,12 @@ impl Code {
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "The request contradicts what is there"),
             Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS, "A bound is reached; try again later"),
             Self::PluginRefused => ("plugin-refused", StatusCode::UNPROCESSABLE_ENTITY, "The plugin is not admitted"),
-            Self::ModeUnavailable => ("mode-unavailable", StatusCode::NOT_IMPLEMENTED, "The mode is not served"),
-            Self::NotAvailable => ("not-available", StatusCode::NOT_IMPLEMENTED, "The operation is not served"),
+            Self::PlanMismatch => {
+                ("plan-mismatch", StatusCode::UNPROCESSABLE_ENTITY, "The plan is not of this command")
+            }
+            Self::ApprovalRefused => {
+                ("approval-refused", StatusCode::UNPROCESSABLE_ENTITY, "The approval does not count")
+            }
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "The backend failed"),
         }
     }
@@ -183,6 +187,11 @@ impl Problem {
 
     pub fn invalid_arguments(detail: impl Into<String>, errors: Vec<ArgumentError>) -> Self {
         Self { errors, ..Self::new(Code::InvalidArguments, detail) }
+    }
+
+    /// Each error's path is of the command's request: `/verb`, `/args/name`.
+    pub fn plan_mismatch(detail: impl Into<String>, errors: Vec<ArgumentError>) -> Self {
+        Self { errors, ..Self::new(Code::PlanMismatch, detail) }
     }
 
     pub fn no_targets(detail: impl Into<String>) -> Self {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::broadcast;
+use viworks_protocol::approval::MAX_APPROVALS;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::merkle::Tree;
 use viworks_protocol::warrant::{MAX_VALIDITY_MS, Mode};
@@ -24,11 +25,30 @@ const MAX_TIMEOUT_SECS: u32 = 3_600;
 /// Commands that wait for agents take no slot, but are not without number.
 const MAX_OPEN: u64 = 10_000;
 
+/// What is to be done on each target.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// Run a verb.
+    Run(Checked),
+    /// Take back what this command did.
+    Undo(Box<Command>),
+}
+
+impl From<Checked> for Task {
+    fn from(checked: Checked) -> Self {
+        Self::Run(checked)
+    }
+}
+
 /// What an operator asks for, with everything already checked that can be.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub checked: Checked,
+    pub task: Task,
     pub mode: Mode,
+    /// Digests of plans that it may not depart from; empty: not bound.
+    pub plans: Vec<String>,
+    /// How many operators must approve it before it is delivered.
+    pub approvals: u32,
     /// Sorted and freed of repetitions here.
     pub targets: Vec<AgentId>,
     pub caller: String,
@@ -63,6 +83,8 @@ pub enum AcceptError {
     Busy { retry_after_secs: u32 },
     #[error("the idempotency key was used for another command, {0}")]
     KeyReused(CommandId),
+    #[error("it is being undone by {0}, which has not ended")]
+    BeingUndone(CommandId),
     #[error("the command can't be stored")]
     Store(#[source] StoreError),
     #[error("the backend is stopping")]
@@ -91,7 +113,11 @@ impl Engine {
         request.targets.dedup();
         let (command, tree) = self.draft(&request)?;
 
-        let connected = parts.hub.connected_of(&request.targets);
+        // What awaits approval goes to nobody, whoever is connected.
+        let connected = match request.approvals {
+            0 => parts.hub.connected_of(&request.targets),
+            _ => vec![false; request.targets.len()],
+        };
         let full = self.inner.open.load(Ordering::Relaxed) >= MAX_OPEN;
         if full || (connected.contains(&true) && !self.flights().reserve(&command.id)) {
             parts.metrics.commands_busy.inc();
@@ -110,26 +136,38 @@ impl Engine {
             return Err(AcceptError::TooManyTargets { count, max });
         }
         let tree = Tree::new(&request.targets).ok_or(AcceptError::NoTargets)?;
-        let verb = request.checked.verb();
-        let timeout_secs = request.timeout_secs.unwrap_or(verb.timeout_secs);
+        let own_timeout = match &request.task {
+            Task::Run(checked) => checked.verb().timeout_secs,
+            Task::Undo(of) => of.timeout_secs,
+        };
+        let timeout_secs = request.timeout_secs.unwrap_or(own_timeout);
         let expires_in = request.expires_in_secs.unwrap_or(DEFAULT_EXPIRY_SECS);
         for (field, value, max) in [
             ("timeout_secs", u64::from(timeout_secs), u64::from(MAX_TIMEOUT_SECS)),
             ("expires_in_secs", expires_in, MAX_EXPIRY_SECS),
             ("batch", u64::from(request.batch.unwrap_or(1)), u64::from(max)),
+            // None is as good as one here: it is the most that is bounded.
+            ("approvals", u64::from(request.approvals.max(1)), MAX_APPROVALS as u64),
         ] {
             if value == 0 || value > max {
                 return Err(AcceptError::Range { field, max });
             }
         }
         let now = self.now_ms();
+        let (verb, plugin, digest, args, undo_of) = match &request.task {
+            Task::Run(checked) => {
+                let verb = checked.verb();
+                (&verb.verb, &verb.plugin, &verb.digest, checked.args(), None)
+            }
+            Task::Undo(of) => (&of.verb, &of.plugin, &of.digest, of.args.as_str(), Some(of.id.clone())),
+        };
         let command = Command {
             id: CommandId::new(now),
-            verb: verb.verb.clone(),
-            plugin: verb.plugin.clone(),
-            digest: verb.digest.clone(),
+            verb: verb.clone(),
+            plugin: plugin.clone(),
+            digest: digest.clone(),
             mode: request.mode,
-            args: request.checked.args().to_owned(),
+            args: args.to_owned(),
             caller: request.caller.clone(),
             state: CommandState::Queued,
             created_ms: now,
@@ -140,6 +178,11 @@ impl Engine {
             targets: u32::try_from(count).unwrap_or(u32::MAX),
             targets_root: hex::encode(tree.root()),
             idempotency_key: request.idempotency_key.clone(),
+            plans: request.plans.clone(),
+            undo_of,
+            undone_by: None,
+            approvals_needed: request.approvals,
+            approvals: Vec::new(),
             cancel_requested: false,
             counts: Counts::default(),
             last_seq: 0,
@@ -181,6 +224,10 @@ impl Engine {
             Ok((Acceptance::Stored(command), prepared)) => {
                 self.inner.parts.metrics.commands_accepted.inc();
                 self.inner.open.fetch_add(1, Ordering::Relaxed);
+                if command.is_awaiting() {
+                    // Its warrant is signed anew, with the approvals in it.
+                    return Ok(Accepted { command, replayed: false, events });
+                }
                 self.inner.orders.keep(prepared.clone());
                 if !waiting.is_empty() {
                     self.flights().wait_all(&command.id, waiting);
@@ -195,6 +242,7 @@ impl Engine {
                 Ok(Accepted { events: self.subscribe(&command.id), command, replayed: true })
             }
             Ok((Acceptance::KeyReused(id), _)) => Err(AcceptError::KeyReused(id)),
+            Ok((Acceptance::BeingUndone(id), _)) => Err(AcceptError::BeingUndone(id)),
             Err(error) => Err(error),
         };
         sent.iter().for_each(|(_, target)| self.landed(&target.agent, &target.invocation));
@@ -262,13 +310,27 @@ impl Engine {
     }
 }
 
+fn detail(command: &Command) -> String {
+    let mut text = format!("{} {} on {} agents", command.mode.as_str(), command.verb, command.targets);
+    if let Some(of) = &command.undo_of {
+        text.push_str(&format!(", taking back {of}"));
+    }
+    if !command.plans.is_empty() {
+        text.push_str(&format!(", bound to {} plans", command.plans.len()));
+    }
+    if command.approvals_needed > 0 {
+        text.push_str(&format!(", after {} approvals", command.approvals_needed));
+    }
+    text
+}
+
 fn audit(command: &Command) -> AuditEntry {
     AuditEntry {
         at_ms: command.created_ms,
         actor: command.caller.clone(),
-        action: "command.accept".to_owned(),
+        action: if command.undo_of.is_some() { "command.undo" } else { "command.accept" }.to_owned(),
         subject: command.id.to_string(),
         decision: Decision::Allowed,
-        detail: format!("{} {} on {} agents", command.mode.as_str(), command.verb, command.targets),
+        detail: detail(command),
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Work {
     CatchUp(AgentId),
     /// Something of a batched command ended, or waits anew.
     Refill(CommandId),
+    /// The last approval came: nothing of it was delivered before.
+    Approved(CommandId),
     /// Tell when everything before is done.
     #[cfg(test)]
     Tell(tokio::sync::oneshot::Sender<()>),
@@ -36,6 +38,11 @@ impl Engine {
     /// A batched command may have room again.
     pub(super) fn refill(&self, command: &CommandId) {
         self.ask(Work::Refill(command.clone()));
+    }
+
+    /// A command has all its approvals.
+    pub(super) fn release_approved(&self, command: &CommandId) {
+        self.ask(Work::Approved(command.clone()));
     }
 
     /// The agent has room for what it is owed.
@@ -97,11 +104,13 @@ impl Claims {
 async fn handle(engine: &Engine, group: Vec<Work>) {
     let mut claims = Claims::default();
     let (mut agents, mut refills) = (BTreeMap::<AgentId, bool>::new(), BTreeSet::new());
+    let mut approved = Vec::new();
     #[cfg(test)]
     let mut tell = Vec::new();
     for work in group {
         match work {
             Work::Refill(command) => drop(refills.insert(command)),
+            Work::Approved(command) => approved.push(command),
             Work::Back(agent) => drop(agents.insert(agent, true)),
             Work::CatchUp(agent) => drop(agents.entry(agent).or_default()),
             #[cfg(test)]
@@ -123,6 +132,11 @@ async fn handle(engine: &Engine, group: Vec<Work>) {
             // Without room the rest is for when it catches up.
             let Some(last) = last.filter(|_| engine.flights().has_room(&agent)) else { break };
             page = owed(engine, &agent, Some(&last)).await;
+        }
+    }
+    for command in approved {
+        if release(engine, &command, &mut claims).await {
+            refills.insert(command);
         }
     }
     for command in refills {
@@ -178,6 +192,45 @@ async fn one(engine: &Engine, agent: &AgentId, owed: OpenInvocation, claims: &mu
     None
 }
 
+/// Whoever is connected gets an approved command, or waits for its batch; answers whether
+/// that is so. Who has no room gets it when that comes back, who is away when it does.
+async fn release(engine: &Engine, id: &CommandId, claims: &mut Claims) -> bool {
+    let loaded = async {
+        let command = engine.store().command(id).await?;
+        Ok((command, engine.store().targets(id).await?))
+    };
+    let (command, targets) = match loaded.await {
+        Ok((Some(command), targets)) => (command, targets),
+        Ok((None, _)) => return false,
+        Err(error) => {
+            let error: crate::store::StoreError = error;
+            tracing::error!(command = %id, %error, "an approved command waits for its agents to come back");
+            return false;
+        }
+    };
+    if command.finished_ms.is_some() || command.cancel_requested || engine.now_ms() >= command.expires_ms {
+        return false;
+    }
+    let Some(prepared) = prepared(engine, &command).await else { return false };
+    let root = prepared.root();
+    let connected = engine.inner.parts.hub.connected_of(&targets);
+    let mut waiting = Vec::new();
+    for ((ordinal, agent), _) in (0..).zip(targets).zip(connected).filter(|(_, connected)| *connected) {
+        let invocation = InvocationId::derive(id, &root, &agent);
+        let to = Waiting { invocation, agent, ordinal };
+        if command.batch.is_some() {
+            waiting.push(to);
+        } else {
+            claims.add(engine, prepared.clone(), to);
+        }
+    }
+    let batched = !waiting.is_empty();
+    if batched {
+        engine.flights().wait_all(id, waiting);
+    }
+    batched
+}
+
 /// Let as many of a batched command go as it has room for, by the store's count.
 async fn refill(engine: &Engine, id: &CommandId, claims: &mut Claims) {
     let command = match engine.store().command(id).await {
@@ -185,7 +238,7 @@ async fn refill(engine: &Engine, id: &CommandId, claims: &mut Claims) {
         Ok(None) => return drop(engine.flights().next(id, usize::MAX)),
         Err(error) => return tracing::error!(command = %id, %error, "a batch can't be refilled"),
     };
-    if command.finished_ms.is_some() || command.cancel_requested {
+    if command.finished_ms.is_some() || command.cancel_requested || command.is_awaiting() {
         // Nothing more of it goes out.
         drop(engine.flights().next(id, usize::MAX));
         return;

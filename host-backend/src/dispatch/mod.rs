@@ -9,9 +9,11 @@
 //! - [`settle`]: results into the store in groups, then acknowledged
 //! - [`expiry`]: what nobody answered in time
 //! - [`cancel`]: the way back before the end
+//! - [`approve`]: operators' approvals, and delivery after the last
 //! - [`events`]: what subscribers hear
 
 mod accept;
+mod approve;
 mod cancel;
 mod deliver;
 mod events;
@@ -37,8 +39,9 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::model::{AuditEntry, Decision};
 
-pub use accept::{AcceptError, Accepted, MAX_EXPIRY_SECS, Request};
+pub use accept::{AcceptError, Accepted, MAX_EXPIRY_SECS, Request, Task};
 pub use events::{EndedCommand, Event, Progress};
+pub use order::warrant_of;
 
 use flight::Flights;
 use order::Orders;

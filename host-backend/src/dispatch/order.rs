@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use viworks_protocol::frame::invoke_frame;
 use viworks_protocol::id::{AgentId, CommandId};
-use viworks_protocol::merkle::Tree;
+use viworks_protocol::merkle::{Hash, Tree};
 use viworks_protocol::warrant::{self, Order, Warrant};
 use viworks_signing::keys::SecretKey;
 
@@ -37,35 +37,45 @@ pub(super) enum OrderError {
     Targets,
 }
 
+/// What is signed for this command, the same however often it is made.
+#[must_use]
+pub fn warrant_of(command: &Command) -> Warrant {
+    Warrant {
+        command: command.id.clone(),
+        verb: command.verb.clone(),
+        plugin: command.plugin.clone(),
+        digest: command.digest.clone(),
+        args_sha256: warrant::args_sha256(&command.args),
+        mode: command.mode,
+        caller: command.caller.clone(),
+        also: Vec::new(),
+        approvals: command.approvals.iter().map(|a| a.envelope.clone()).collect(),
+        plans: command.plans.clone(),
+        undo: command.undo_of.clone(),
+        not_before_ms: command.created_ms,
+        expires_ms: command.expires_ms,
+        timeout_secs: command.timeout_secs,
+        targets_root: command.targets_root.clone(),
+        targets: command.targets,
+    }
+}
+
 impl Prepared {
     pub(super) fn new(command: &Command, tree: Tree, key: &SecretKey) -> Result<Self, OrderError> {
         if hex::encode(tree.root()) != command.targets_root {
             return Err(OrderError::Targets);
         }
-        let warrant = Warrant {
-            command: command.id.clone(),
-            verb: command.verb.clone(),
-            plugin: command.plugin.clone(),
-            digest: command.digest.clone(),
-            args_sha256: warrant::args_sha256(&command.args),
-            mode: command.mode,
-            caller: command.caller.clone(),
-            also: Vec::new(),
-            approvals: Vec::new(),
-            plans: Vec::new(),
-            undo: None,
-            not_before_ms: command.created_ms,
-            expires_ms: command.expires_ms,
-            timeout_secs: command.timeout_secs,
-            targets_root: command.targets_root.clone(),
-            targets: command.targets,
-        };
+        let warrant = warrant_of(command);
         let order = Order {
             warrant: warrant::sign(&warrant, key).map_err(OrderError::Json)?,
             args: RawValue::from_string(command.args.clone()).map_err(OrderError::Json)?,
         };
         let order = serde_json::to_string(&order).map_err(OrderError::Json)?;
         Ok(Self { command: command.id.clone(), order, tree, targets: command.targets as usize })
+    }
+
+    pub(super) fn root(&self) -> Hash {
+        self.tree.root()
     }
 
     /// The frame for the target at `ordinal`.

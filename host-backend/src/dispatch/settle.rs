@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::id::{AgentId, InvocationId};
-use viworks_protocol::outcome::Report;
+use viworks_protocol::outcome::{Outcome, Report};
 
 use super::Engine;
 use crate::hub::{self, Ended};
@@ -40,6 +40,7 @@ impl Engine {
             agent: agent.clone(),
             state: report.outcome.into(),
             report: text,
+            plan: report.plan.clone().filter(|_| report.outcome == Outcome::Succeeded),
             started_ms: (report.started_ms > 0).then_some(report.started_ms),
             finished_ms: self.now_ms(),
         };

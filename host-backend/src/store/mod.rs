@@ -21,12 +21,12 @@ use tokio::sync::oneshot;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
 use model::{
-    Agent, AgentFilter, AuditEntry, AuditRow, Command, CommandFilter, Invocation, InvocationState, Page, PageOf,
-    Plugin, PluginSpread, Resolution, Selector, StoredSample, Token,
+    Agent, AgentFilter, Approved, Approver, AuditEntry, AuditRow, Command, CommandFilter, Invocation, InvocationState,
+    Page, PageOf, PlanGroup, Plugin, PluginSpread, Resolution, Selector, StoredSample, Token,
 };
 use write::{
-    Acceptance, Answer, Cancelled, Claimed, Expired, Horizon, NewCommand, NewPlugin, Note, Op, PartKey, Publication,
-    Settled, Settlement,
+    Acceptance, Answer, Approval, Cancelled, Claimed, Expired, Horizon, NewCommand, NewPlugin, Note, Op, PartKey,
+    Publication, Settled, Settlement,
 };
 
 /// A note is on disk this long after it was handed over, if the disk keeps up.
@@ -175,6 +175,15 @@ writes! {
     /// `None` when there is no such command. One that has ended stays as it is.
     cancel(command: CommandId, now_ms: u64, audit: AuditEntry) -> Option<Cancelled> =
         Op::Cancel { command, now_ms, audit } => Answer::Cancelled(c) => c.map(|c| *c);
+    /// `None` when there is no such command.
+    approve(command: CommandId, approved: Approved, audit: AuditEntry) -> Option<Approval> =
+        Op::Approve { command, approved: Box::new(approved), audit } => Answer::Approved(a) => a.map(|a| *a);
+    /// `false`: the key is registered.
+    add_approver(approver: Approver, audit: AuditEntry) -> bool =
+        Op::AddApprover { approver, audit } => Answer::Done(done) => done;
+    /// `false`: there was none.
+    remove_approver(key: String, audit: AuditEntry) -> bool =
+        Op::RemoveApprover { key, audit } => Answer::Done(done) => done;
     /// End what is past its time, a bounded part of it.
     expire(now_ms: u64, grace_ms: u64) -> Expired = Op::Expire { now_ms, grace_ms } => Answer::Expired(e) => e;
     publish(new: NewPlugin) -> Publication = Op::Publish(Box::new(new)) => Answer::Published(p) => *p;
@@ -240,6 +249,18 @@ reads! {
     open_for(agent: &AgentId, after: Option<&CommandId>, limit: u32) -> Vec<OpenInvocation>;
     /// The frozen targets in their order.
     targets(command: &CommandId) -> Vec<AgentId>;
+    /// Agents with equal plans together, the most first; each group with its first agents.
+    plan_groups(command: &CommandId, page: &PageOf) -> Page<PlanGroup>;
+    /// The distinct plans of a command, at most `limit`.
+    plan_digests(command: &CommandId, limit: u32) -> Vec<String>;
+    /// The newest command in which an agent made this plan.
+    command_of_plan(digest: &str) -> Option<Command>;
+    /// The agents on which it had effects that no command took back.
+    undo_targets(command: &CommandId) -> Vec<AgentId>;
+    /// Keys by id.
+    approvers(page: &PageOf) -> Page<Approver>;
+    /// The keys of one operator.
+    approver_keys(operator: &str) -> Vec<Approver>;
     /// When expiry has to look at a command next.
     next_due() -> Option<u64>;
     /// Commands that have not ended.

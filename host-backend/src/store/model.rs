@@ -1,7 +1,7 @@
 //! What the store keeps, in types: agents, commands and their invocations, plugins,
 //! telemetry, tokens, audit. No SQL, no JSON of the API.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::outcome::{Outcome, Report};
 use viworks_protocol::telemetry::Sample;
 use viworks_protocol::warrant::Mode;
+use viworks_signing::dsse::Envelope;
 
 /// The most rows of one page.
 pub const MAX_PAGE: u32 = 1_000;
@@ -123,7 +124,12 @@ pub struct UnknownWord(pub String);
 states! {
     /// Where a command stands.
     CommandState {
-        Queued = "queued", Running = "running", Finished = "finished", Cancelled = "cancelled", Expired = "expired",
+        AwaitingApproval = "awaiting_approval",
+        Queued = "queued",
+        Running = "running",
+        Finished = "finished",
+        Cancelled = "cancelled",
+        Expired = "expired",
     }
 }
 
@@ -236,10 +242,61 @@ pub struct Command {
     pub targets: u32,
     pub targets_root: String,
     pub idempotency_key: Option<IdempotencyKey>,
+    /// Digests of plans that it is bound to; empty: not bound.
+    pub plans: Vec<String>,
+    /// The command that this one takes back.
+    pub undo_of: Option<CommandId>,
+    /// The command that took this one back, or tried to, last.
+    pub undone_by: Option<CommandId>,
+    /// How many operators must approve it before it is delivered.
+    pub approvals_needed: u32,
+    pub approvals: Vec<Approved>,
     pub cancel_requested: bool,
     pub counts: Counts,
     /// The `seq` of the invocation that was settled last; 0 when none was.
     pub last_seq: u64,
+}
+
+impl Command {
+    /// Nothing of it may reach an agent yet.
+    #[must_use]
+    pub fn is_awaiting(&self) -> bool {
+        self.approvals.len() < self.approvals_needed as usize
+    }
+}
+
+/// An operator's approval of a command, verified when it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    pub operator: String,
+    /// The id of the key that signed.
+    pub key: String,
+    pub at_ms: u64,
+    /// With that one signature.
+    pub envelope: Envelope,
+}
+
+/// A key whose signatures count as an operator's approvals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approver {
+    /// Lowercase hex SHA-256 of its SPKI.
+    pub key: String,
+    /// A token's name.
+    pub operator: String,
+    pub pem: String,
+    pub created_ms: u64,
+    pub created_by: String,
+}
+
+/// Agents that would do the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanGroup {
+    pub digest: String,
+    pub count: u32,
+    /// The first ones, in the order of the targets.
+    pub agents: Vec<AgentId>,
+    /// The effects of the first, as its report has them.
+    pub effects: String,
 }
 
 #[derive(Debug, Clone, Default)]

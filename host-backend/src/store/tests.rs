@@ -58,6 +58,11 @@ fn command(agents: usize, deliver: usize, key: Option<&str>) -> NewCommand {
         targets: u32::try_from(agents).unwrap_or(0),
         targets_root: "r".into(),
         idempotency_key: key.map(IdempotencyKey::from),
+        plans: vec![],
+        undo_of: None,
+        undone_by: None,
+        approvals_needed: 0,
+        approvals: vec![],
         cancel_requested: false,
         counts: Counts::default(),
         last_seq: 0,
@@ -71,6 +76,7 @@ fn settlement(target: &Target, by: &AgentId) -> Settlement {
         agent: by.clone(),
         state: InvocationState::Succeeded,
         report: serde_json::to_string(&report(Outcome::Succeeded)).expect("a report"),
+        plan: None,
         started_ms: Some(NOW + 1),
         finished_ms: NOW + 2,
     }
@@ -81,6 +87,21 @@ async fn accept(store: &Store, new: NewCommand) -> Command {
         Acceptance::Stored(command) => command,
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_command_is_stored_with_its_audit_entry_alone_and_in_a_group() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path()).await;
+    accept(&store, command(3, 2, Some("k"))).await;
+    let undo = NewCommand {
+        command: Command { undo_of: Some(CommandId::new(1)), ..command(1, 0, None).command },
+        ..command(1, 0, None)
+    };
+    assert!(matches!(store.accept(undo).await, Ok(Acceptance::Stored(_))));
+    let page = store.audit_page(&PageOf::first(10)).await.expect("read");
+    let actions: Vec<_> = page.items.iter().map(|row| row.entry.action.as_str()).collect();
+    assert_eq!(actions, ["command.accept"; 2]);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use viworks_protocol::frame::PluginStatus;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::telemetry::Sample;
 
-use super::model::{AuditEntry, Command, InvocationState, Plugin, Token};
+use super::model::{Approved, Approver, AuditEntry, Command, InvocationState, Plugin, Token};
 
 /// A command to be stored with all its invocations.
 #[derive(Debug, Clone)]
@@ -35,6 +35,19 @@ pub enum Acceptance {
     Replayed(Command),
     /// The same for another request.
     KeyReused(CommandId),
+    /// It would take back what this command is taking back.
+    BeingUndone(CommandId),
+}
+
+/// What became of an approval.
+#[derive(Debug, Clone)]
+pub enum Approval {
+    /// It counts; with the last one that was needed, the command is queued.
+    Counted(Command),
+    /// This operator had approved it.
+    Repeated,
+    /// The command waits for no approval.
+    NotAwaited(Command),
 }
 
 /// The end of one invocation, as somebody reported it.
@@ -45,6 +58,8 @@ pub struct Settlement {
     pub agent: AgentId,
     pub state: InvocationState,
     pub report: String,
+    /// The digest of its plan, if it made one.
+    pub plan: Option<String>,
     pub started_ms: Option<u64>,
     pub finished_ms: u64,
 }
@@ -141,6 +156,19 @@ pub enum Op {
         now_ms: u64,
         audit: AuditEntry,
     },
+    Approve {
+        command: CommandId,
+        approved: Box<Approved>,
+        audit: AuditEntry,
+    },
+    AddApprover {
+        approver: Approver,
+        audit: AuditEntry,
+    },
+    RemoveApprover {
+        key: String,
+        audit: AuditEntry,
+    },
     Expire {
         now_ms: u64,
         grace_ms: u64,
@@ -224,6 +252,8 @@ pub enum Answer {
     Settled(Settled),
     /// `None`: there is no such command.
     Cancelled(Option<Box<Cancelled>>),
+    /// `None`: there is no such command.
+    Approved(Option<Box<Approval>>),
     Expired(Expired),
     Published(Box<Publication>),
     /// Whether there was something to do it to.

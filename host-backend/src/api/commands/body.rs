@@ -52,9 +52,14 @@ pub struct CommandRequest {
     #[serde(default)]
     #[schema(required = false)]
     pub mode: Mode,
-    /// The digest of a plan that the command is bound to. Plans are not served yet.
+    /// Bind the command to a plan: its digest, or the id of the command that made it, of
+    /// the same verb and arguments. A gateway stops before it departs from its plan.
     #[serde(default)]
     pub plan: Option<String>,
+    /// How many operators other than the caller must approve it before it is delivered.
+    #[serde(default)]
+    #[schema(maximum = 8)]
+    pub approvals: Option<u32>,
     /// Wall-clock limit of one invocation; the verb's own if absent.
     #[serde(default)]
     #[schema(minimum = 1)]
@@ -71,6 +76,28 @@ pub struct CommandRequest {
     #[serde(default)]
     #[schema(pattern = "^[!-~]{1,128}$")]
     pub idempotency_key: Option<String>,
+    /// Wait so long for the results before answering.
+    #[serde(default)]
+    #[schema(maximum = 60)]
+    pub wait_secs: Option<u32>,
+}
+
+/// How to take back what a command did.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UndoRequest {
+    /// `plan` says what the undo would do.
+    #[serde(default)]
+    #[schema(required = false)]
+    pub mode: Mode,
+    /// How many operators other than the caller must approve it before it is delivered.
+    #[serde(default)]
+    #[schema(maximum = 8)]
+    pub approvals: Option<u32>,
+    /// How long agents that are offline may get it.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 86400)]
+    pub expires_in_secs: Option<u32>,
     /// Wait so long for the results before answering.
     #[serde(default)]
     #[schema(maximum = 60)]
@@ -110,8 +137,47 @@ pub struct CommandSummary {
     pub timeout_secs: u32,
     pub batch: Option<u32>,
     pub targets: u32,
+    /// Lowercase hex root of the Merkle tree over the targets in their order: what
+    /// warrants and approvals are signed over.
+    pub targets_root: String,
+    /// Digests of the plans that it is bound to; empty if it is not.
+    pub plans: Vec<String>,
+    /// The command that this one takes back.
+    pub undo_of: Option<String>,
+    /// The command that took this one back, or tried to, last.
+    pub undone_by: Option<String>,
+    /// Null if it needed none.
+    pub approvals: Option<Approvals>,
     #[schema(value_type = CommandCounts)]
     pub counts: model::Counts,
+}
+
+/// How many operators had to approve a command, and who did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Approvals {
+    pub needed: u32,
+    pub given: Vec<GivenApproval>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GivenApproval {
+    pub operator: String,
+    /// The id of the key that signed.
+    pub key: String,
+    pub at: Moment,
+}
+
+/// Agents that would do the same, and what that is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PlanGroup {
+    /// Lowercase hex SHA-256 of the canonical effects.
+    pub digest: String,
+    /// How many agents made this plan.
+    pub count: u32,
+    /// The first hundred of them.
+    pub agents: Vec<String>,
+    /// In the order in which they would happen; empty if nothing would.
+    pub effects: Vec<Effect>,
 }
 
 /// A command with its first thousand invocations.
@@ -219,6 +285,7 @@ pub struct CommandCounts {
 #[schema(rename_all = "snake_case")]
 #[allow(dead_code, reason = "the schema of `model::CommandState`")]
 pub enum CommandStateWord {
+    AwaitingApproval,
     Queued,
     Running,
     Finished,
@@ -263,6 +330,15 @@ impl From<viworks_protocol::warrant::Mode> for Mode {
     }
 }
 
+impl From<Mode> for viworks_protocol::warrant::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Apply => Self::Apply,
+            Mode::Plan => Self::Plan,
+        }
+    }
+}
+
 impl From<&model::Command> for AcceptedCommand {
     fn from(command: &model::Command) -> Self {
         Self {
@@ -293,7 +369,34 @@ impl From<model::Command> for CommandSummary {
             timeout_secs: command.timeout_secs,
             batch: command.batch,
             targets: command.targets,
+            targets_root: command.targets_root,
+            plans: command.plans,
+            undo_of: command.undo_of.map(String::from),
+            undone_by: command.undone_by.map(String::from),
+            approvals: (command.approvals_needed > 0).then(|| Approvals {
+                needed: command.approvals_needed,
+                given: command.approvals.into_iter().map(GivenApproval::from).collect(),
+            }),
             counts: command.counts,
+        }
+    }
+}
+
+impl From<model::Approved> for GivenApproval {
+    fn from(approved: model::Approved) -> Self {
+        Self { operator: approved.operator, key: approved.key, at: Moment(approved.at_ms) }
+    }
+}
+
+impl From<model::PlanGroup> for PlanGroup {
+    fn from(group: model::PlanGroup) -> Self {
+        let effects: Vec<viworks_protocol::outcome::EffectReport> =
+            serde_json::from_str(&group.effects).unwrap_or_default();
+        Self {
+            digest: group.digest,
+            count: group.count,
+            agents: group.agents.into_iter().map(String::from).collect(),
+            effects: effects.into_iter().map(Effect::from).collect(),
         }
     }
 }

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use viworks_protocol::id::AgentId;
 
 use super::body::{AcceptedCommand, Command, CommandRequest, Mode, Selector};
-use super::read;
+use super::{bind, read};
 use crate::api::Shared;
 use crate::api::extract::Json;
-use crate::api::problem::{Code, Problem, ProblemBody, Result};
+use crate::api::problem::{Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
 use crate::dispatch::{AcceptError, Accepted, EndedCommand, Event, Request};
 use crate::store::model::{self, IdempotencyKey};
@@ -51,14 +51,20 @@ pub async fn post(
         return answer(&api, Accepted { command: before, replayed: true, events }, deadline).await;
     }
     let wanted = Wanted::of(request.agent_targets, request.selector)?;
-    if request.mode == Mode::Plan || request.plan.is_some() {
-        return Err(Problem::new(Code::ModeUnavailable, "plans are not served yet; only the mode apply is"));
+    if request.mode == Mode::Plan && request.plan.is_some() {
+        return Err(Problem::invalid("a plan is bound to no plan: apply it with mode apply"));
     }
     let checked = api.app.catalog.check(&request.verb, &serde_json::Value::Object(request.args))?;
+    let plans = match &request.plan {
+        Some(name) => bind::plans(&api, name, &checked).await?,
+        None => Vec::new(),
+    };
     let targets = freeze(&api, wanted).await?;
     let request = Request {
-        checked,
-        mode: viworks_protocol::warrant::Mode::Apply,
+        task: checked.into(),
+        mode: request.mode.into(),
+        plans,
+        approvals: request.approvals.unwrap_or(0),
         targets,
         caller: permit.name().to_owned(),
         timeout_secs: request.timeout_secs,
@@ -71,7 +77,7 @@ pub async fn post(
 }
 
 /// The whole command if it ended by the deadline, else that it is under way.
-async fn answer(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Response> {
+pub(super) async fn answer(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Response> {
     let under_way = AcceptedCommand::from(&accepted.command);
     match ended(api, accepted, deadline).await? {
         Some(EndedCommand { command, only: Some(only) }) => {
@@ -133,7 +139,7 @@ async fn freeze(api: &Shared, wanted: Wanted) -> Result<Vec<AgentId>> {
     Ok(targets)
 }
 
-fn wait(secs: Option<u32>) -> Result<Duration> {
+pub(super) fn wait(secs: Option<u32>) -> Result<Duration> {
     match secs.unwrap_or(0) {
         secs @ 0..=MAX_WAIT_SECS => Ok(Duration::from_secs(secs.into())),
         secs => Err(Problem::invalid(format!("wait_secs {secs} is more than {MAX_WAIT_SECS}"))),
@@ -186,6 +192,7 @@ async fn ended(api: &Shared, accepted: Accepted, deadline: Instant) -> Result<Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::problem::Code;
 
     #[test]
     fn one_key_from_header_or_field() {

@@ -2,10 +2,14 @@
 //!
 //! - [`body`]: what clients send and get
 //! - [`create`]: from a request to an accepted command
-//! - [`read`]: lists, one command, its invocations
+//! - [`bind`]: the plans that a command may not depart from
+//! - [`read`]: lists, one command, its invocations, its plans
 //! - [`events`]: the stream of a command's events
-//! - [`control`]: cancel, and what is not served yet
+//! - [`control`]: cancel and undo
+//! - [`approve`]: operators' signatures before delivery
 
+pub mod approve;
+mod bind;
 pub mod body;
 pub mod control;
 pub mod create;

@@ -4,17 +4,20 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use viworks_protocol::id::CommandId;
+use viworks_protocol::warrant::Mode;
 
-use super::body::{Command, CommandSummary, Invocation};
+use super::body::{Command, CommandSummary, Invocation, PlanGroup};
 use crate::api::Shared;
 use crate::api::extract::{Path, Query};
-use crate::api::page::{List, MAX_LIMIT, Page};
-use crate::api::problem::{Problem, ProblemBody, Result};
+use crate::api::page::{List, MAX_LIMIT, Page, PageQuery};
+use crate::api::problem::{Code, Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
 use crate::store::model::{self, CommandFilter, CommandState, InvocationState, PageOf};
 
 /// Invocations that are read at once.
 const STEP: u32 = 100;
+/// The most plans of one page: each brings its effects.
+const PLANS: u32 = 100;
 /// A page ends once its reports have so many bytes.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -22,7 +25,7 @@ const PAGE_BYTES: usize = 8 * 1024 * 1024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CommandsQuery {
-    /// `queued`, `running`, `finished`, `cancelled` or `expired`.
+    /// `awaiting_approval`, `queued`, `running`, `finished`, `cancelled` or `expired`.
     state: Option<String>,
     verb: Option<String>,
     /// A token's name.
@@ -97,6 +100,28 @@ pub async fn invocations(
     let state = word(query.state.as_deref(), InvocationState::ALL)?;
     let command = find(&api, &id).await?;
     Ok(axum::Json(gather(&api, &command.id, state, page).await?))
+}
+
+/// What a plan came to: agents with equal plans together, the most first.
+#[utoipa::path(get, operation_id = "get_command_plan", path = "/commands/{id}/plan", tag = "commands",
+    params(("id" = String, Path), PageQuery), security(("token" = [])), responses(
+    (status = 200, body = Page<PlanGroup>),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn plan(
+    State(api): State<Shared>,
+    _: Permit<action::Read>,
+    Path(id): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<PlanGroup>>> {
+    let mut page = List::Plans.page(query.limit, query.after.as_deref())?;
+    page.limit = page.limit.min(PLANS);
+    let command = find(&api, &id).await?;
+    if command.mode != Mode::Plan {
+        return Err(Problem::new(Code::Conflict, "it was no plan: its invocations have its effects"));
+    }
+    let groups = api.app.store.plan_groups(&command.id, &page).await?;
+    Ok(axum::Json(List::Plans.answer(groups, PlanGroup::from)))
 }
 
 /// The command with this id.

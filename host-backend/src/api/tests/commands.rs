@@ -27,8 +27,14 @@ async fn each_refusal_has_its_own_problem_and_queues_nothing() {
         (json!({"verb": "greet", "agent_targets": ["web-01"]}), 422, "invalid-arguments"),
         (json!({"verb": "greet", "args": {"name": 7}, "agent_targets": ["web-01"]}), 422, "invalid-arguments"),
         (json!({"verb": "look", "args": {"x": 1}, "agent_targets": ["web-01"]}), 422, "invalid-arguments"),
-        (json!({"verb": "look", "agent_targets": ["web-01"], "mode": "plan"}), 501, "mode-unavailable"),
-        (json!({"verb": "look", "agent_targets": ["web-01"], "plan": "ab"}), 501, "mode-unavailable"),
+        (json!({"verb": "look", "agent_targets": ["web-01"], "plan": "ab"}), 400, "invalid-request"),
+        (json!({"verb": "look", "agent_targets": ["web-01"], "plan": "ab".repeat(32)}), 404, "not-found"),
+        (
+            json!({"verb": "look", "agent_targets": ["web-01"], "plan": "ab".repeat(32), "mode": "plan"}),
+            400,
+            "invalid-request",
+        ),
+        (json!({"verb": "look", "agent_targets": ["web-01"], "approvals": 9}), 400, "invalid-request"),
         (json!({"verb": "look", "agent_targets": ["web-01"], "mode": "maybe"}), 400, "invalid-request"),
         (json!({"verb": "look", "agent_targets": ["../x"]}), 400, "invalid-request"),
         (json!({"verb": "look", "agent_targets": ["web-01"], "selector": {"all": true}}), 400, "invalid-request"),
@@ -224,12 +230,9 @@ async fn what_waits_can_be_cancelled() {
     assert_eq!((&cancelled["state"], &cancelled["counts"]["cancelled"]), (&json!("cancelled"), &json!(2)));
     let again = fixture.send("POST", &format!("{path}/cancel"), "operator", &Value::Null).await.expect(202);
     assert_eq!(again["state"], "cancelled");
-    for action in ["undo", "approve"] {
-        let reply = fixture.send("POST", &format!("{path}/{action}"), "operator", &Value::Null).await;
-        reply.problem(501, "not-available");
-        let reply = fixture.send("POST", &format!("/commands/cmd-0/{action}"), "operator", &Value::Null).await;
-        reply.problem(404, "not-found");
-    }
+    let undo = fixture.send("POST", &format!("{path}/undo"), "operator", &Value::Null).await;
+    undo.problem(409, "conflict");
+    fixture.send("POST", "/commands/cmd-0/undo", "operator", &json!({})).await.problem(404, "not-found");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::id::{AgentId, InvocationId};
-use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::outcome::{DiffLine, EffectReport, EffectState, Outcome, Report};
 use viworks_protocol::warrant::Warrant;
 use viworks_signing::keys::SecretKey;
 use viworks_signing::release::{self, Artifact, EffectClass, Limits, Release, Statement, Subject, Verb};
@@ -226,6 +226,11 @@ pub(super) async fn connect(fixture: &Fixture, id: &str) -> Session {
 
 /// The next invocation that the agent is sent, by the warrant that it gets.
 pub(super) async fn invocation_of(session: &mut Session) -> InvocationId {
+    ordered(session).await.0
+}
+
+/// The same with the warrant itself.
+pub(super) async fn ordered(session: &mut Session) -> (InvocationId, Warrant) {
     let within = std::time::Duration::from_secs(10);
     loop {
         let Ok(Some(out)) = tokio::time::timeout(within, session.queue.recv()).await else {
@@ -236,9 +241,47 @@ pub(super) async fn invocation_of(session: &mut Session) -> InvocationId {
             let warrant: Warrant = serde_json::from_slice(&STANDARD.decode(order.warrant.payload).unwrap()).unwrap();
             let mut root = [0; 32];
             hex::decode_to_slice(&warrant.targets_root, &mut root).unwrap();
-            return InvocationId::derive(&warrant.command, &root, &session.agent);
+            return (InvocationId::derive(&warrant.command, &root, &session.agent), warrant);
         }
     }
+}
+
+impl Session {
+    /// Whether it was sent no invocation until now.
+    pub fn is_quiet(&mut self) -> bool {
+        while let Ok(out) = self.queue.try_recv() {
+            if let Out::Frame(text) = out
+                && text.starts_with(r#"{"invoke""#)
+            {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The agent reports success with these effects, in this state; `plan` as its digest.
+pub(super) async fn finish_with(
+    fixture: &Fixture,
+    id: &str,
+    invocation: InvocationId,
+    effects: &[(&str, EffectState)],
+    plan: Option<&str>,
+) {
+    let effect = |(summary, state): &(&str, EffectState)| EffectReport {
+        kind: "accounts.create".into(),
+        summary: (*summary).into(),
+        state: *state,
+        diff: vec![DiffLine { field: "name".into(), before: None, after: Some("ada".into()) }],
+        irreversible: false,
+    };
+    let report = Report {
+        failure: None,
+        effects: effects.iter().map(effect).collect(),
+        plan: plan.map(str::to_owned),
+        ..Report::refused(Outcome::Succeeded, "", "", fixture.app.clock.now_ms())
+    };
+    fixture.app.engine.result(&agent(id), invocation, &report).await;
 }
 
 /// The agent reports success with this result.

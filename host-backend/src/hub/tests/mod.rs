@@ -20,8 +20,10 @@ use pki::Authority;
 
 fn request(backend: &Backend, id: &str) -> Request {
     Request {
-        checked: backend.state.catalog.check("ping", &json!({ "name": "x" })).expect("checked"),
+        task: backend.state.catalog.check("ping", &json!({ "name": "x" })).expect("checked").into(),
         mode: Mode::Apply,
+        plans: vec![],
+        approvals: 0,
         targets: vec![agent(id)],
         caller: "alice".into(),
         timeout_secs: None,

@@ -4,7 +4,8 @@
 use sqlx::{Row as _, SqliteConnection};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use viworks_protocol::id::InvocationId;
+use viworks_protocol::id::{CommandId, InvocationId};
+use viworks_protocol::warrant::Mode;
 
 use super::rows::{self, RowExt as _};
 use super::settle::{Delta, touch};
@@ -14,19 +15,22 @@ use crate::store::model::{CommandState, InvocationState};
 use crate::store::write::{Acceptance, Claimed, NewCommand};
 
 /// The command, its invocations and its audit entry, given to the engine's thread at once:
-/// each way there and back costs as much as a statement.
+/// each way there and back costs as much as a statement. What several statements take has
+/// the lowest numbers: sqlx counts the numbers that a statement leaves out over all of
+/// them, and stops binding when they are more than there are values.
 macro_rules! statements {
     () => {
-        "INSERT INTO commands (id, verb, plugin, digest, mode, args, caller, idempotency_key, state, created_ms,
-             expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent, request_sha256)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18);
+        "INSERT INTO commands (id, created_ms, verb, plugin, digest, mode, args, caller, idempotency_key, state,
+             expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent, request_sha256, plans,
+             undo_of, approvals_needed)
+         VALUES (?1, ?2, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23);
          INSERT INTO invocations (command, ordinal, id, agent, state, sent_ms)
          SELECT (SELECT n FROM commands WHERE id = ?1), key, value ->> 0, value ->> 1,
-             iif(value ->> 2, 'sent', 'queued'), iif(value ->> 2, ?10, NULL)
-         FROM json_each(?19);
+             iif(value ->> 2, 'sent', 'queued'), iif(value ->> 2, ?2, NULL)
+         FROM json_each(?3);
          INSERT INTO audit (at_ms, actor, action, subject, decision, detail)
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
-         FROM json_each(?20) ORDER BY key"
+         FROM json_each(?4) ORDER BY key"
     };
 }
 
@@ -55,12 +59,25 @@ pub(super) async fn accept(
         }
     }
 
+    if let Some(of) = command.undo_of.as_ref().filter(|_| command.mode == Mode::Apply)
+        && let Some(other) = undo(conn, of, &command.id).await?
+    {
+        return Ok(Acceptance::BeingUndone(other));
+    }
+
     let sent = u32::try_from(new.targets.iter().filter(|t| t.deliver).count()).unwrap_or(u32::MAX);
     command.counts.sent = sent;
     command.counts.queued = command.targets - sent;
-    command.state = if sent > 0 { CommandState::Running } else { CommandState::Queued };
+    command.state = match sent {
+        _ if command.is_awaiting() => CommandState::AwaitingApproval,
+        0 => CommandState::Queued,
+        _ => CommandState::Running,
+    };
     sqlx::query(if alone { ALONE } else { STATEMENTS })
         .bind(command.id.as_str())
+        .bind(int(command.created_ms))
+        .bind(target_list(new))
+        .bind(ledger::audit_list(&[&new.audit])?)
         .bind(&command.verb)
         .bind(&command.plugin)
         .bind(&command.digest)
@@ -69,7 +86,6 @@ pub(super) async fn accept(
         .bind(&command.caller)
         .bind(command.idempotency_key.as_ref().map(|k| &k.key))
         .bind(command.state.as_str())
-        .bind(int(command.created_ms))
         .bind(int(command.expires_ms))
         .bind(command.timeout_secs)
         .bind(command.batch)
@@ -78,12 +94,34 @@ pub(super) async fn accept(
         .bind(command.counts.queued)
         .bind(command.counts.sent)
         .bind(command.idempotency_key.as_ref().map(|k| &k.request_sha256))
-        .bind(target_list(new))
-        .bind(ledger::audit_list(&[&new.audit])?)
+        .bind(json(&command.plans)?)
+        .bind(command.undo_of.as_ref().map(CommandId::as_str))
+        .bind(command.approvals_needed)
         .execute(&mut *conn)
         .await
         .map_err(StoreError::Statement)?;
     Ok(Acceptance::Stored(command))
+}
+
+/// Mark what is taken back; answers who is at it already.
+async fn undo(conn: &mut SqliteConnection, of: &CommandId, by: &CommandId) -> Result<Option<CommandId>, StoreError> {
+    let other = sqlx::query(
+        "SELECT id FROM commands WHERE undo_of = ?1 AND mode = 'apply' AND finished_ms IS NULL ORDER BY id LIMIT 1",
+    )
+    .bind(of.as_str())
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    if let Some(row) = other {
+        return row.parsed("id").map(Some);
+    }
+    sqlx::query("UPDATE commands SET undone_by = ?2 WHERE id = ?1")
+        .bind(of.as_str())
+        .bind(by.as_str())
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
+    Ok(None)
 }
 
 /// Ids hold no character that JSON escapes, so that the list is written as it is.

@@ -4,7 +4,7 @@
 use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 
-use super::{accept, agents, expiry, ledger, plugins, prune, settle, settle_one, telemetry};
+use super::{accept, agents, approvals, expiry, ledger, plugins, prune, settle, settle_one, telemetry};
 use crate::store::StoreError;
 use crate::store::write::{Answer, Note, Op, Settlement};
 
@@ -13,7 +13,10 @@ use crate::store::write::{Answer, Note, Op, Settlement};
 /// transaction is still open.
 pub(super) async fn alone(conn: &mut SqliteConnection, op: &Op) -> Option<Result<Answer, StoreError>> {
     match op {
-        Op::Accept(new) => Some(accept::accept(conn, new, true).await.map(|a| Answer::Accepted(Box::new(a)))),
+        // An undo is compared with others and marks what it takes back: more than one statement.
+        Op::Accept(new) if new.command.undo_of.is_none() => {
+            Some(accept::accept(conn, new, true).await.map(|a| Answer::Accepted(Box::new(a))))
+        }
         Op::Settle(settlements) => Some(settle_alone(conn, settlements).await),
         _ => None,
     }
@@ -40,6 +43,11 @@ pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, S
             }
             Answer::Cancelled(cancelled.map(Box::new))
         }
+        Op::Approve { command, approved, audit } => {
+            Answer::Approved(approvals::approve(conn, command, approved, audit).await?.map(Box::new))
+        }
+        Op::AddApprover { approver, audit } => Answer::Done(approvals::add(conn, approver, audit).await?),
+        Op::RemoveApprover { key, audit } => Answer::Done(approvals::remove(conn, key, audit).await?),
         Op::Expire { now_ms, grace_ms } => Answer::Expired(expiry::expire(conn, *now_ms, *grace_ms).await?),
         Op::Publish(new) => Answer::Published(Box::new(plugins::publish(conn, new).await?)),
         Op::Deactivate { plugin, audit } => Answer::Done(plugins::deactivate(conn, plugin, audit).await?),

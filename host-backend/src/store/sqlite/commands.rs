@@ -119,7 +119,7 @@ impl Readers {
         let found = sqlx::query(
             "SELECT i.id AS invocation_id, i.ordinal, i.state AS invocation_state, c.*
              FROM invocations AS i CROSS JOIN commands AS c ON c.n = i.command
-             WHERE i.agent = ?1 AND i.seq IS NULL AND i.command > coalesce((SELECT n FROM commands WHERE id = ?2), -1)
+             WHERE i.agent = ?1 AND i.seq IS NULL AND c.state <> 'awaiting_approval' AND i.command > coalesce((SELECT n FROM commands WHERE id = ?2), -1)
              ORDER BY i.command LIMIT ?3",
         )
         .bind(agent.as_str())

@@ -83,7 +83,16 @@ pub(super) async fn expire(conn: &mut SqliteConnection, now_ms: u64, grace_ms: u
         *(if to == InvocationState::Expired { &mut out.expired } else { &mut out.unknown }) += 1;
         t.last_seq += 1;
         deltas.entry(command).or_default().settled(from, to, t.last_seq);
-        ends.push(End { command, ordinal, state: to, seq: t.last_seq, report, started_ms: None, finished_ms: now_ms });
+        ends.push(End {
+            command,
+            ordinal,
+            state: to,
+            seq: t.last_seq,
+            report,
+            plan: None,
+            started_ms: None,
+            finished_ms: now_ms,
+        });
     }
     if (open.len() as i64) < INVOCATIONS_A_PASS {
         for (n, t) in &times {
@@ -130,7 +139,16 @@ pub(super) async fn cancel(
         seq += 1;
         delta.settled(from, InvocationState::Cancelled, seq);
         let state = InvocationState::Cancelled;
-        ends.push(End { command, ordinal, state, seq, report: &text, started_ms: None, finished_ms: now_ms });
+        ends.push(End {
+            command,
+            ordinal,
+            state,
+            seq,
+            report: &text,
+            plan: None,
+            started_ms: None,
+            finished_ms: now_ms,
+        });
     }
     if !ended {
         delta.cancel();

@@ -4,9 +4,11 @@
 mod accept;
 mod agents;
 mod apply;
+mod approvals;
 mod commands;
 mod expiry;
 mod ledger;
+mod plans;
 mod plugins;
 mod prune;
 mod rows;

@@ -7,7 +7,7 @@ use viworks_protocol::warrant::Mode;
 
 use crate::store::StoreError;
 use crate::store::model::{
-    Agent, AuditEntry, AuditRow, Command, Counts, IdempotencyKey, Invocation, Page, PageOf, Plugin, Token,
+    Agent, Approver, AuditEntry, AuditRow, Command, Counts, IdempotencyKey, Invocation, Page, PageOf, Plugin, Token,
 };
 
 pub(super) trait RowExt {
@@ -20,6 +20,10 @@ pub(super) trait RowExt {
 
     fn parsed<T: FromStr>(&self, name: &'static str) -> Result<T, StoreError> {
         parse(name, self.text(name)?)
+    }
+
+    fn maybe_parsed<T: FromStr>(&self, name: &'static str) -> Result<Option<T>, StoreError> {
+        self.maybe_text(name)?.map(|text| parse(name, text)).transpose()
     }
 
     fn json_value<T: serde::de::DeserializeOwned>(&self, name: &'static str) -> Result<T, StoreError> {
@@ -94,6 +98,11 @@ pub(super) fn command(row: &SqliteRow) -> Result<Command, StoreError> {
             (Some(key), Some(request_sha256)) => Some(IdempotencyKey { key, request_sha256 }),
             _ => None,
         },
+        plans: row.json_value("plans")?,
+        undo_of: row.maybe_parsed("undo_of")?,
+        undone_by: row.maybe_parsed("undone_by")?,
+        approvals_needed: row.small("approvals_needed")?,
+        approvals: row.json_value("approvals")?,
         cancel_requested: row.flag("cancel_requested")?,
         counts: Counts {
             queued: row.small("queued")?,
@@ -169,6 +178,16 @@ pub(super) fn token(row: &SqliteRow) -> Result<Token, StoreError> {
             .map_err(|b: Vec<u8>| StoreError::Corrupt { what: "sha256", text: format!("{} bytes", b.len()) })?,
         created_ms: row.number("created_ms")?,
         expires_ms: row.maybe_number("expires_ms")?,
+    })
+}
+
+pub(super) fn approver(row: &SqliteRow) -> Result<Approver, StoreError> {
+    Ok(Approver {
+        key: row.text("key_id")?,
+        operator: row.text("operator")?,
+        pem: row.text("pem")?,
+        created_ms: row.number("created_ms")?,
+        created_by: row.text("created_by")?,
     })
 }
 

@@ -48,6 +48,8 @@ pub(super) struct End<'a> {
     pub state: InvocationState,
     pub seq: u64,
     pub report: &'a str,
+    /// The digest of its plan, if it made one.
+    pub plan: Option<&'a str>,
     pub started_ms: Option<u64>,
     pub finished_ms: u64,
 }
@@ -69,6 +71,7 @@ fn count(counts: &mut Counts, state: InvocationState) -> &mut u32 {
 fn state_of(command: &Command) -> CommandState {
     let counts = &command.counts;
     match () {
+        () if counts.open() > 0 && command.is_awaiting() => CommandState::AwaitingApproval,
         () if counts.open() > 0 && counts.queued == command.targets => CommandState::Queued,
         () if counts.open() > 0 => CommandState::Running,
         () if counts.cancelled == command.targets => CommandState::Cancelled,
@@ -95,7 +98,7 @@ macro_rules! move_counts {
 macro_rules! write_ends {
     () => {
         "UPDATE invocations SET state = j.value ->> 2, seq = j.value ->> 3, report = j.value ->> 4,
-             started_ms = coalesce(j.value ->> 5, started_ms), finished_ms = j.value ->> 6
+             started_ms = coalesce(j.value ->> 5, started_ms), finished_ms = j.value ->> 6, plan = j.value ->> 7
          FROM json_each(?1) AS j
          WHERE invocations.command = j.value ->> 0 AND invocations.ordinal = j.value ->> 1"
     };
@@ -209,7 +212,7 @@ pub(super) async fn write_ends(conn: &mut SqliteConnection, ends: &[End<'_>]) ->
 fn end_list(ends: &[End<'_>]) -> Result<String, StoreError> {
     let list: Vec<_> = ends
         .iter()
-        .map(|e| (e.command, e.ordinal, e.state.as_str(), e.seq, e.report, e.started_ms, e.finished_ms))
+        .map(|e| (e.command, e.ordinal, e.state.as_str(), e.seq, e.report, e.started_ms, e.finished_ms, e.plan))
         .collect();
     json(&list)
 }
@@ -256,6 +259,7 @@ pub(super) async fn settle(
             state: settlement.state,
             seq,
             report: &settlement.report,
+            plan: settlement.plan.as_deref(),
             started_ms: settlement.started_ms,
             finished_ms: settlement.finished_ms,
         });

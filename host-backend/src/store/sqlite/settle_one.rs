@@ -16,7 +16,8 @@ const SETTLE: &str = "BEGIN IMMEDIATE;
         cancelled = (?3 = 'cancelled'), expired = (?3 = 'expired'), unknown = (?3 = 'unknown')
     WHERE targets = 1 AND n = (SELECT command FROM invocations WHERE id = ?4 AND agent = ?5 AND seq IS NULL)
     RETURNING *;
-    UPDATE invocations SET state = ?3, seq = 1, report = ?6, started_ms = coalesce(?7, started_ms), finished_ms = ?2
+    UPDATE invocations SET state = ?3, seq = 1, report = ?6, started_ms = coalesce(?7, started_ms), finished_ms = ?2,
+        plan = ?8
     WHERE id = ?4 AND agent = ?5 AND seq IS NULL
         AND EXISTS (SELECT 1 FROM commands WHERE n = invocations.command AND targets = 1);
     COMMIT";
@@ -40,6 +41,7 @@ pub(super) async fn settle_one(
         .bind(settlement.agent.as_str())
         .bind(&settlement.report)
         .bind(settlement.started_ms.map(super::int))
+        .bind(settlement.plan.as_deref())
         .fetch_all(conn)
         .await
         .map_err(StoreError::Statement)?;
