@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use viworks_signing::{at_rest, describe, keyref, manifest, pack, pkcs11, publish, verify::Refusal};
 
-/// The exit codes of every command. clap itself exits with 2; 4 is kept for metadata that
-/// is stale or expired.
+/// The exit codes of every command. clap itself exits with 2; 4 says that metadata has
+/// expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
     Refused = 1,
     Usage = 2,
     Io = 3,
+    Stale = 4,
     Key = 5,
 }
 
@@ -51,6 +52,8 @@ pub(crate) enum Error {
     Time { time: String },
     #[error("the signed release would be refused ({})", source.code())]
     Unverified { source: Refusal },
+    #[error(transparent)]
+    Repo(#[from] super::repo::Fault),
     #[error("the answer can't be written")]
     Print(#[source] std::io::Error),
 }
@@ -61,6 +64,7 @@ impl Error {
             Self::Io { .. } | Self::Text { .. } | Self::Print(_) => Exit::Io,
             Self::Exists { .. } | Self::NoPublic | Self::Time { .. } => Exit::Usage,
             Self::Key(error) => key(error),
+            Self::Repo(fault) => fault.exit(),
             Self::Encode { .. } | Self::Public { .. } => Exit::Key,
             Self::Publish { source: publish::Error::Signer(_), .. } => Exit::Key,
             Self::TooLarge { .. } | Self::Manifest { .. } | Self::Pack { .. } => Exit::Refused,

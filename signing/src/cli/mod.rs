@@ -7,6 +7,7 @@ mod inspect;
 mod keygen;
 mod keyref;
 pub(crate) mod output;
+mod repo;
 mod sign;
 mod verify;
 
@@ -24,8 +25,8 @@ pub(crate) struct Cli {
 const HELP: &str = "\
 Exit codes:
   0  verified, or done       3  a file can't be read or written
-  1  refused                 5  a key can't be used
-  2  wrong usage
+  1  refused                 4  something has expired
+  2  wrong usage             5  a key can't be used
 
 Example:
   viworks-sign keygen --out keys/release
@@ -39,6 +40,7 @@ enum Command {
     Sign(sign::Sign),
     Verify(verify::Verify),
     Inspect(inspect::Inspect),
+    Repo(repo::Repo),
 }
 
 /// How a command's answer is written.
@@ -56,6 +58,7 @@ impl Cli {
             Command::Sign(command) => command.run(),
             Command::Verify(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Repo(command) => command.run(),
         }
     }
 }

@@ -108,6 +108,12 @@ impl State {
         Client::offline(trusted_root, self.clone())
     }
 
+    /// The same without its floor, for whoever judges a copy by another copy.
+    #[must_use]
+    pub fn forget_time(self) -> Self {
+        Self { floor: 0, ..self }
+    }
+
     /// Everything that was ever revoked, whatever became of the rest.
     #[must_use]
     pub fn revocations(&self) -> &Revocations {

@@ -96,6 +96,18 @@ impl Days {
         Self { snapshot: 30, timestamp: 30, ..Self::default() }
     }
 
+    /// For `role`; a name that is none counts as `timestamp`.
+    pub fn set(&mut self, role: &str, days: u32) {
+        *match role {
+            "root" => &mut self.root,
+            "targets" => &mut self.targets,
+            RELEASES => &mut self.releases,
+            REVOCATION => &mut self.revocation,
+            "snapshot" => &mut self.snapshot,
+            _ => &mut self.timestamp,
+        } = days;
+    }
+
     fn of(&self, role: &str) -> u32 {
         match role {
             "root" => self.root,

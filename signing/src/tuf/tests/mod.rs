@@ -17,6 +17,9 @@ fn day(days: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000 + days * 86_400)
 }
 
+/// What came of an update, and what is kept of it either way.
+type Outcome = Result<(Trusted, State), Box<(TufError, State)>>;
+
 /// Keys by role, a repository, and its targets.
 struct Site {
     keys: BTreeMap<&'static str, Vec<SecretKey>>,
@@ -85,19 +88,14 @@ impl Site {
         self.file("1.root.json").unwrap()
     }
 
-    fn update(&self, state: State, at: u64) -> Result<(Trusted, State), (TufError, State)> {
+    fn update(&self, state: State, at: u64) -> Outcome {
         update(&self.first_root(), state, at, |name| self.file(name))
     }
 }
 
 /// One update; whatever comes of it, the state is what a gateway would keep.
-fn update(
-    root: &[u8],
-    state: State,
-    at: u64,
-    fetch: impl Fn(&str) -> Option<Vec<u8>>,
-) -> Result<(Trusted, State), (TufError, State)> {
-    let mut client = Client::new(root, state.clone(), day(at)).map_err(|error| (error, state))?;
+fn update(root: &[u8], state: State, at: u64, fetch: impl Fn(&str) -> Option<Vec<u8>>) -> Outcome {
+    let mut client = Client::new(root, state.clone(), day(at)).map_err(|error| Box::new((error, state)))?;
     while let Step::Fetch { name, max } = client.next() {
         let bytes = fetch(&name);
         assert!(super::place(&name).is_some(), "{name} has no place");
@@ -105,7 +103,7 @@ fn update(
         if let Err(error) = client.supply(bytes.as_deref()) {
             assert_eq!(client.next(), Step::Done, "a refused update is over");
             assert!(client.trusted().is_none());
-            return Err((error, reload(client.state())));
+            return Err(Box::new((error, reload(client.state()))));
         }
     }
     let state = reload(client.state());
@@ -119,6 +117,6 @@ fn reload(state: &State) -> State {
     back
 }
 
-fn code<T>(outcome: &Result<(T, State), (TufError, State)>) -> &'static str {
-    outcome.as_ref().map_or_else(|(error, _)| error.code(), |_| "OK")
+fn code(outcome: &Outcome) -> &'static str {
+    outcome.as_ref().map_or_else(|refused| refused.0.code(), |_| "OK")
 }
