@@ -217,14 +217,6 @@ impl Inner {
     async fn end(&self, warrant: &VerifiedWarrant, keep: Keep, report: Report) {
         let (order, invocation) = (warrant.warrant(), warrant.invocation());
         self.metrics.ended(&report);
-        tracing::info!(
-            target: "audit",
-            %invocation, command = %order.command, verb = %order.verb, plugin = %order.plugin, digest = %order.digest,
-            caller = %order.caller, outcome = report.outcome.as_str(),
-            code = report.failure.as_ref().map(|f| f.code.as_str()),
-            effects = report.effects.len(), denials = report.cost.denials, wall_us = report.cost.wall_us,
-            "ended"
-        );
         let kept = match keep {
             Keep::Memory => false,
             Keep::Journal => match self.journal.finish(invocation, &report).await {
@@ -239,7 +231,15 @@ impl Inner {
         if !kept {
             lock(&self.reads).keep(invocation.clone(), report.clone());
         }
-        self.tell(invocation, report).await;
+        self.tell(invocation, report.clone()).await;
+        tracing::info!(
+            target: "audit",
+            %invocation, command = %order.command, verb = %order.verb, plugin = %order.plugin, digest = %order.digest,
+            caller = %order.caller, outcome = report.outcome.as_str(),
+            code = report.failure.as_ref().map(|f| f.code.as_str()),
+            effects = report.effects.len(), denials = report.cost.denials, wall_us = report.cost.wall_us,
+            "ended"
+        );
     }
 
     /// What can be said of an invocation whose task died.
