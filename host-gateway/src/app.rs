@@ -22,6 +22,7 @@ use crate::executor::{Executor, ExecutorConfig};
 use crate::host::Host;
 use crate::journal::{Journal, JournalError};
 use crate::link::{ConnectError, DELIVERIES, INCOMING, Link, Outgoing, Phase, Supply};
+use crate::process::orphans;
 use crate::plugins::{Plugins, Registry, Rules, StoreError};
 use crate::runtime::{EngineError, Runtime, RuntimeConfig};
 use crate::status::{ServeError, Server, Vitals};
@@ -91,8 +92,8 @@ impl App {
         let server = Server::bind(&config.status_socket).await?;
 
         let clock = Clock::default();
-        let journal = journal(&config, &clock).await?;
         let host = Arc::new(Host::new(&config.providers));
+        let journal = journal(&config, &host, &clock).await?;
         let limits = config.policy.limits;
         let runtime = Arc::new(Runtime::new(RuntimeConfig {
             max_concurrency: config.max_concurrency,
@@ -198,7 +199,7 @@ impl App {
 }
 
 /// The journal, recovered; or one that refuses, with the reason in the log.
-async fn journal(config: &Config, clock: &Clock) -> Result<Journal, StartError> {
+async fn journal(config: &Config, host: &Arc<Host>, clock: &Clock) -> Result<Journal, StartError> {
     let journal = match Journal::open(&config.state_dir) {
         Ok(journal) => journal,
         Err(JournalError::InUse) => return Err(StartError::InUse),
@@ -208,7 +209,14 @@ async fn journal(config: &Config, clock: &Clock) -> Result<Journal, StartError> 
             return Ok(Journal::unusable(error));
         }
     };
-    match journal.recover(clock.now_ms()).await {
+    let state_dir = &config.state_dir;
+    if journal.has_unfinished().await.unwrap_or(false) && !matches!(orphans::gone(state_dir).await, Ok(true)) {
+        tracing::warn!("programs of an earlier run still run; what they do now can't be taken into account");
+    }
+    if let Err(error) = orphans::mark(state_dir) {
+        tracing::warn!(%error, "programs that outlive this gateway will not be waited for");
+    }
+    match journal.recover(host, clock.now_ms()).await {
         Ok(recovered) => {
             let (interrupted, unknown) = (recovered.interrupted, recovered.unknown);
             if interrupted + unknown > 0 {

@@ -24,6 +24,8 @@ pub mod link;
 pub mod log;
 pub mod plugins;
 pub mod process;
+pub mod receipts;
+pub mod recording;
 pub mod runtime;
 pub mod status;
 pub mod telemetry;

@@ -1,6 +1,9 @@
 //! The one room where this gateway runs programs: an argument vector, a clean environment,
 //! a deadline, an output cap, a process group of its own that is killed whatever way the
-//! run ends. Refuses shells, relative program paths and inherited anything.
+//! run ends. Refuses shells, relative program paths and inherited anything, but for the lock
+//! that tells the next gateway that it still runs ([`orphans`]).
+
+pub mod orphans;
 
 use std::ffi::OsString;
 use std::fs::File;

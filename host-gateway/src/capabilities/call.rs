@@ -69,7 +69,7 @@ impl Call {
     #[must_use]
     pub fn new(facts: Facts, grant: Arc<Grant>, host: Arc<Host>, recorder: Recorder, limits: &Limits) -> Self {
         let log = LogBook::new(limits.log_kib);
-        let (wasi, table) = sealed::context(&log);
+        let (wasi, table) = sealed::context(&log, recorder.tape());
         Self {
             facts,
             grant,
@@ -121,6 +121,7 @@ impl Call {
     fn denied(&mut self, rule: &str, refused: &Refused, message: String) -> Failure {
         self.meter.denials = self.meter.denials.saturating_add(1);
         let capability = rule.split('.').next().unwrap_or(rule).to_owned();
+        self.recorder.uses().denied(&refused.rule);
         tracing::warn!(
             target: "audit",
             invocation = %self.facts.invocation, plugin = %self.facts.plugin, caller = %self.facts.caller,

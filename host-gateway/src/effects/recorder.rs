@@ -20,6 +20,8 @@ use super::{Effect, Foreseen, Step, StepState};
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::journal::Journal;
+use crate::receipts::Uses;
+use crate::recording::TapeHandle;
 
 #[derive(Debug)]
 pub struct Recorder {
@@ -39,6 +41,8 @@ pub struct Recorder {
     planned: Vec<Effect>,
     /// The effect that is being applied: it ends in a task of its own, whoever waits.
     applying: Option<JoinHandle<Result<Value, Failure>>>,
+    uses: Uses,
+    tape: Option<TapeHandle>,
 }
 
 /// An invocation with more effects than this is stopped.
@@ -63,7 +67,29 @@ impl Recorder {
             steps: Vec::new(),
             planned: Vec::new(),
             applying: None,
+            uses: Uses::default(),
+            tape: None,
         }
+    }
+
+    /// What it was granted and refused is noted here.
+    #[must_use]
+    pub fn noting(self, uses: Uses) -> Self {
+        Self { uses, ..self }
+    }
+
+    /// Host calls are recorded on, or answered from, this.
+    #[must_use]
+    pub fn with_tape(self, tape: TapeHandle) -> Self {
+        Self { tape: Some(tape), ..self }
+    }
+
+    pub(crate) fn tape(&self) -> Option<&TapeHandle> {
+        self.tape.as_ref()
+    }
+
+    pub(crate) fn uses(&self) -> &Uses {
+        &self.uses
     }
 
     /// Effects are recorded, and the host stays as it is.
@@ -210,6 +236,11 @@ impl Recorder {
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.steps.iter().any(|s| s.state.report() == EffectState::Unknown)
+    }
+
+    /// How many effects there were so far, planned ones too.
+    pub(crate) fn made(&self) -> usize {
+        self.steps.len() + self.planned.len()
     }
 
     /// What happened so far, for the report.

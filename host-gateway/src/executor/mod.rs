@@ -14,7 +14,7 @@ pub use metrics::{Metrics, WALL_BUCKETS_US};
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::host::Host;
 use crate::journal::Journal;
 use crate::plugins::Registry;
+use crate::recording::Recordings;
 use reads::Reads;
 
 /// Events that wait for `link`. Reports wait for room, progress does not.
@@ -97,6 +98,7 @@ struct Inner {
     tasks: TaskTracker,
     draining: CancellationToken,
     clock: Clock,
+    recordings: OnceLock<Recordings>,
 }
 
 /// An invocation that has not ended.
@@ -132,8 +134,15 @@ impl Executor {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             clock,
+            recordings: OnceLock::new(),
         };
         (Self(Arc::new(inner)), receiver)
+    }
+
+    /// Record invocations from now on.
+    pub fn record(&self, recordings: Recordings) {
+        // A second one would have come from a second configuration: there is none.
+        let _ = self.0.recordings.set(recordings);
     }
 
     /// Take a warrant. Never waits; a repetition of one that is live is accepted again.

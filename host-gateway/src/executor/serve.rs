@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::SemaphorePermit;
 use viworks_protocol::id::InvocationId;
 use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::receipt::Receipt;
 use viworks_protocol::warrant::{Mode, VerifiedWarrant};
 use viworks_signing::release::EffectClass;
 
@@ -19,6 +20,8 @@ use crate::capabilities::{Facts, Progress};
 use crate::effects::Recorder;
 use crate::journal::{Admission, REMEMBER_MS};
 use crate::plugins::AdmittedPlugin;
+use crate::receipts::{self, Used, Uses};
+use crate::recording::Recordings;
 use crate::runtime::{Invocation, unix_ms};
 
 /// A read that takes longer is told to the backend as running.
@@ -61,25 +64,27 @@ impl Inner {
         let target = self.target(warrant);
         let keep = self.keep(warrant, target.as_ref().ok());
         match keep {
-            Keep::Journal => match self.journal.admit(invocation, forget_after_ms(warrant)).await {
-                Ok(Admission::Fresh) => {}
-                Ok(Admission::Running) => {
-                    self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
-                    self.accepted(invocation).await;
-                    return;
+            Keep::Journal => {
+                match self.journal.admit_with(&self.draft(warrant, &target), forget_after_ms(warrant)).await {
+                    Ok(Admission::Fresh) => {}
+                    Ok(Admission::Running) => {
+                        self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
+                        self.accepted(invocation).await;
+                        return;
+                    }
+                    Ok(Admission::Ended(report)) => {
+                        self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
+                        self.tell(invocation, Arc::from(report)).await;
+                        return;
+                    }
+                    Err(error) => {
+                        let message = format!("it could not be journaled, so it did not run: {error}");
+                        let report = Report::refused(Outcome::Failed, "unavailable", message, unix_ms());
+                        self.end(warrant, Keep::Memory, report, &Used::default()).await;
+                        return;
+                    }
                 }
-                Ok(Admission::Ended(report)) => {
-                    self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
-                    self.tell(invocation, Arc::from(report)).await;
-                    return;
-                }
-                Err(error) => {
-                    let message = format!("it could not be journaled, so it did not run: {error}");
-                    let report = Report::refused(Outcome::Failed, "unavailable", message, unix_ms());
-                    self.end(warrant, Keep::Memory, report).await;
-                    return;
-                }
-            },
+            }
             Keep::Memory if !lock(&self.reads).has_room() => {
                 // Not kept: the backend has it still, and may ask again.
                 let message = "too many results wait for their acknowledgement";
@@ -90,9 +95,10 @@ impl Inner {
             }
             Keep::Memory => {}
         }
+        let uses = Uses::default();
         let turn = async {
             match target {
-                Ok(target) => self.take_turn(warrant, &target, live).await,
+                Ok(target) => self.take_turn(warrant, &target, live, &uses).await,
                 Err(report) => *report,
             }
         };
@@ -103,7 +109,13 @@ impl Inner {
             }
             Keep::Memory => self.accepted_if_slow(invocation, turn).await,
         };
-        self.end(warrant, keep, report).await;
+        self.end(warrant, keep, report, &uses.so_far()).await;
+    }
+
+    /// Its receipt, as far as that is known before it runs.
+    fn draft(&self, warrant: &VerifiedWarrant, target: &Result<Target, Box<Report>>) -> Receipt {
+        let digest = target.as_ref().map_or(warrant.warrant().digest.as_str(), |target| target.plugin.digest());
+        receipts::draft(warrant, &self.config.agent, digest)
     }
 
     /// The active plugin that the warrant names, or the refusal.
@@ -135,7 +147,7 @@ impl Inner {
         if harmless { Keep::Memory } else { Keep::Journal }
     }
 
-    async fn take_turn(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live) -> Report {
+    async fn take_turn(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live, uses: &Uses) -> Report {
         let slot = match self.slot(warrant, live).await {
             Ok(slot) => slot,
             Err(report) => return *report,
@@ -144,7 +156,7 @@ impl Inner {
             return Report::refused(Outcome::Expired, "expired", "expired before it began", unix_ms());
         }
         let running = Gauge::up(&self.metrics.running);
-        let mut report = self.invoke(warrant, target, live).await;
+        let mut report = self.invoke(warrant, target, live, uses).await;
         drop((running, slot));
         let stopped = report.outcome == Outcome::Cancelled && !live.asked.load(Ordering::Acquire);
         if let Some(failure) = report.failure.as_mut().filter(|_| stopped) {
@@ -188,7 +200,7 @@ impl Inner {
         slot
     }
 
-    async fn invoke(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live) -> Report {
+    async fn invoke(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live, uses: &Uses) -> Report {
         let (order, invocation) = (warrant.warrant(), warrant.invocation());
         let plugin = &target.plugin;
         let facts = Facts {
@@ -200,7 +212,12 @@ impl Inner {
             plugin: order.plugin.clone(),
             deadline: Instant::now() + target.timeout,
         };
-        let recorder = Recorder::new(invocation.clone(), target.class, self.journal.clone(), self.host.clone());
+        let mut recorder = Recorder::new(invocation.clone(), target.class, self.journal.clone(), self.host.clone())
+            .noting(uses.clone());
+        let tape = self.recordings.get().map(Recordings::tape);
+        if let Some(tape) = &tape {
+            recorder = recorder.with_tape(tape.clone());
+        }
         let invocation = Invocation {
             facts,
             grant: plugin.grant().clone(),
@@ -210,17 +227,24 @@ impl Inner {
             cancel: live.cancel.clone(),
             progress: Progress::to(invocation.clone(), self.events.clone()),
         };
-        plugin.prepared().invoke(&order.verb, warrant.args(), invocation).await
+        let report = plugin.prepared().invoke(&order.verb, warrant.args(), invocation).await;
+        if let (Some(recordings), Some(tape)) = (self.recordings.get(), &tape) {
+            recordings.keep(warrant, self.config.agent.as_str(), plugin, tape, &report);
+        }
+        report
     }
 
     /// Keep the report, then tell it.
-    async fn end(&self, warrant: &VerifiedWarrant, keep: Keep, report: Report) {
+    async fn end(&self, warrant: &VerifiedWarrant, keep: Keep, mut report: Report, used: &Used) {
         let (order, invocation) = (warrant.warrant(), warrant.invocation());
         self.metrics.ended(&report);
         let kept = match keep {
             Keep::Memory => false,
-            Keep::Journal => match self.journal.finish(invocation, &report).await {
-                Ok(()) => true,
+            Keep::Journal => match self.journal.finish_with(invocation, &report, used).await {
+                Ok(receipt) => {
+                    report.receipt = receipt;
+                    true
+                }
                 Err(error) => {
                     tracing::error!(%invocation, %error, "the report could not be journaled; it is kept in memory");
                     false
@@ -249,7 +273,7 @@ impl Inner {
             Keep::Memory => (Outcome::Failed, "the gateway failed while it ran a read"),
             Keep::Journal => (Outcome::Unknown, "the gateway failed while it ran; its effects can't be told"),
         };
-        self.end(warrant, keep, Report::refused(outcome, "interrupted", message, unix_ms())).await;
+        self.end(warrant, keep, Report::refused(outcome, "interrupted", message, unix_ms()), &Used::default()).await;
     }
 
     async fn accepted(&self, invocation: &InvocationId) {

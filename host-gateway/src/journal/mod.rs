@@ -1,10 +1,15 @@
-//! The journal: what this gateway was ordered to do, what it did, and what it still owes
-//! the backend. SQLite in WAL mode with `synchronous=FULL`, written by one OS thread that
+//! The journal: what this gateway was ordered to do, what it did, what it still owes the
+//! backend, and the chain of its receipts. SQLite in WAL mode with `synchronous=FULL`, written by one OS thread that
 //! commits everything that waits in one transaction. Reads of verbs never come here.
 //! Refuses to forget what the backend has not acknowledged, and to begin anew over a
 //! damaged file: what ran before would run again.
 
+mod hook;
+mod later;
+#[cfg(test)]
+mod proofs;
 mod plans;
+mod receipt;
 mod recover;
 mod rollback;
 mod store;
@@ -15,15 +20,19 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 use viworks_protocol::id::InvocationId;
 use viworks_protocol::outcome::Report;
+use viworks_protocol::receipt::Receipt;
+use viworks_signing::dsse::Envelope;
 
 use crate::effects::{Effect, Inverse};
+use crate::failure::chain;
+use crate::receipts::{ReceiptKey, Used};
 use store::Store;
-use writer::{Step, Task};
+use writer::{Request, Task};
 
 /// The journal's file in the state directory.
 pub const FILE: &str = "journal.db";
@@ -39,14 +48,17 @@ const QUEUE: usize = 1_024;
 #[derive(Debug, Clone)]
 pub struct Journal {
     /// The way to the thread, or why there is none.
-    requests: Result<mpsc::Sender<Box<dyn Step>>, JournalError>,
+    requests: Result<mpsc::Sender<Request>, JournalError>,
     gauges: Arc<Gauges>,
+    key: Option<ReceiptKey>,
 }
 
 /// What the status endpoint and telemetry show of the journal.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     owed: AtomicU32,
+    /// Commits that wrote something: each is one fsync.
+    commits: AtomicU64,
     /// The last write's error, until a write succeeds again.
     fault: std::sync::Mutex<Option<JournalError>>,
 }
@@ -63,6 +75,8 @@ pub enum JournalError {
     InUse,
     #[error("the journal was written by a newer version ({0})")]
     Version(u32),
+    #[error("no receipts can be signed: {0}")]
+    ReceiptKey(String),
     #[error("the journal could not be opened: {0}")]
     Open(String),
     #[error("the journal could not be written: {0}")]
@@ -92,22 +106,25 @@ pub struct Owed {
 /// What [`Journal::recover`] settled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Without any intent: nothing happened, reported `failed` (`interrupted`).
+    /// Nothing is left, or what is left is known: reported `failed` (`interrupted`).
     pub interrupted: u32,
-    /// With intents: reported `unknown`, with the effects as they are known.
+    /// Nobody can tell what is left: reported `unknown`.
     pub unknown: u32,
 }
 
 impl Journal {
-    /// Open or create the journal in `state_dir` and start its thread.
+    /// Open or create the journal and the receipt key in `state_dir`, and start the
+    /// journal's thread.
     ///
     /// # Errors
-    /// When the file can't be opened, is damaged, or another process holds it.
+    /// When a file can't be opened, is damaged, or another process holds it.
     pub fn open(state_dir: &Path) -> Result<Self, JournalError> {
-        Self::start(Store::open(&state_dir.join(FILE))?)
+        let store = Store::open(&state_dir.join(FILE))?;
+        let key = ReceiptKey::open(state_dir).map_err(|e| JournalError::ReceiptKey(chain(&e)))?;
+        Self::start(store, key)
     }
 
-    fn start(store: Store) -> Result<Self, JournalError> {
+    fn start(store: Store, key: ReceiptKey) -> Result<Self, JournalError> {
         let gauges = Arc::new(Gauges::default());
         let (requests, waiting) = mpsc::channel(QUEUE);
         let thread_gauges = Arc::clone(&gauges);
@@ -115,7 +132,7 @@ impl Journal {
             .name("journal".into())
             .spawn(move || writer::run(&store, waiting, &thread_gauges))
             .map_err(|e| JournalError::Open(e.to_string()))?;
-        Ok(Self { requests: Ok(requests), gauges })
+        Ok(Self { requests: Ok(requests), gauges, key: Some(key) })
     }
 
     /// A journal that refuses everything with `error`, for a gateway that has to stay up
@@ -123,17 +140,41 @@ impl Journal {
     #[must_use]
     pub fn unusable(error: JournalError) -> Self {
         let gauges = Gauges { fault: std::sync::Mutex::new(Some(error.clone())), ..Gauges::default() };
-        Self { requests: Err(error), gauges: Arc::new(gauges) }
+        Self { requests: Err(error), gauges: Arc::new(gauges), key: None }
     }
 
-    /// Enter an invocation, durably, unless it is known. `forget_after_ms` is the end of
-    /// its warrant's validity plus [`REMEMBER_MS`].
+    /// The public half of the key that signs receipts, SPKI PEM.
+    #[must_use]
+    pub fn receipt_key(&self) -> Option<&str> {
+        self.key.as_ref().map(ReceiptKey::public_pem)
+    }
+
+    /// Enter an invocation, unless it is known. `forget_after_ms` is the end of its
+    /// warrant's validity plus [`REMEMBER_MS`]. Durable with its first intent, or within
+    /// moments: before an intent there is nothing that a crash could leave behind.
     ///
     /// # Errors
-    /// When it can't be made durable: then it must not run.
+    /// When the journal can't be written: then it must not run.
     pub async fn admit(&self, invocation: &InvocationId, forget_after_ms: u64) -> Result<Admission, JournalError> {
-        let invocation = invocation.clone();
-        self.run(move |store| store.admit(&invocation, forget_after_ms)).await
+        self.let_in(invocation, forget_after_ms, None).await
+    }
+
+    /// [`Journal::admit`] with what its receipt will say; without it there will be none.
+    ///
+    /// # Errors
+    /// When the journal can't be written: then it must not run.
+    pub async fn admit_with(&self, draft: &Receipt, forget_after_ms: u64) -> Result<Admission, JournalError> {
+        self.let_in(&draft.invocation, forget_after_ms, Some(json(draft)?)).await
+    }
+
+    async fn let_in(
+        &self,
+        invocation: &InvocationId,
+        forget_after_ms: u64,
+        draft: Option<String>,
+    ) -> Result<Admission, JournalError> {
+        let id = invocation.clone();
+        self.ask(|answer| Request::Admit { id, forget_after_ms, draft, answer }).await
     }
 
     /// Make the intent of the `seq`th effect durable.
@@ -141,10 +182,9 @@ impl Journal {
     /// # Errors
     /// When it can't be made durable: then the effect must not happen.
     pub async fn intent(&self, invocation: &InvocationId, seq: u32, effect: &Effect) -> Result<(), JournalError> {
-        let (kind, summary) = (effect.kind(), effect.summary());
-        let json = serde_json::to_string(effect).map_err(|e| JournalError::Write(e.to_string()))?;
+        let (kind, summary, effect) = (effect.kind(), effect.summary(), json(effect)?);
         let invocation = invocation.clone();
-        self.run(move |store| store.intent(&invocation, seq, kind, &summary, &json)).await
+        self.run(move |store| store.intent(&invocation, seq, kind, &summary, &effect)).await
     }
 
     /// Make the result of an effect durable: its inverse, or `None` if it failed.
@@ -157,22 +197,39 @@ impl Journal {
         seq: u32,
         inverse: Option<&Inverse>,
     ) -> Result<(), JournalError> {
-        let json = inverse.map(serde_json::to_string).transpose().map_err(|e| JournalError::Write(e.to_string()))?;
-        let invocation = invocation.clone();
-        self.run(move |store| store.effect_result(&invocation, seq, json.as_deref())).await
+        let (invocation, inverse) = (invocation.clone(), inverse.map(json).transpose()?);
+        self.run(move |store| store.effect_result(&invocation, seq, inverse.as_deref())).await
     }
 
-    /// End an invocation and put its report into the outbox, in one transaction. The first
-    /// report stands; another for the same invocation changes nothing.
+    /// End an invocation and put its report into the outbox with its receipt, in one
+    /// transaction; gives the receipt. The first report stands; another for the same
+    /// invocation changes nothing.
     ///
     /// # Errors
     /// When it can't be made durable.
-    pub async fn finish(&self, invocation: &InvocationId, report: &Report) -> Result<(), JournalError> {
-        let json = serde_json::to_string(report).map_err(|e| JournalError::Write(e.to_string()))?;
+    pub async fn finish(
+        &self,
+        invocation: &InvocationId,
+        report: &Report,
+    ) -> Result<Option<Box<Envelope>>, JournalError> {
+        self.finish_with(invocation, report, &Used::default()).await
+    }
+
+    /// [`Journal::finish`] with what the invocation used, for its receipt.
+    ///
+    /// # Errors
+    /// When it can't be made durable.
+    pub async fn finish_with(
+        &self,
+        invocation: &InvocationId,
+        report: &Report,
+        used: &Used,
+    ) -> Result<Option<Box<Envelope>>, JournalError> {
         // Of use only to reports of invocations that were never admitted here.
         let forget_after_ms = report.finished_ms.saturating_add(2 * REMEMBER_MS);
-        let invocation = invocation.clone();
-        self.run(move |store| store.finish(&invocation, &json, forget_after_ms)).await
+        let (invocation, mut report, used, key) = (invocation.clone(), report.clone(), used.clone(), self.key.clone());
+        self.run(move |store| receipt::finish(store, key.as_ref(), &invocation, &mut report, &used, forget_after_ms))
+            .await
     }
 
     /// The outbox after `place` (0: from its beginning), in the order of ending; at most
@@ -190,17 +247,7 @@ impl Journal {
     /// # Errors
     /// When the journal has stopped.
     pub async fn acknowledge(&self, invocation: &InvocationId) -> Result<(), JournalError> {
-        let invocation = invocation.clone();
-        self.enter(move |store: &Store| store.acknowledge(&invocation)).await.map(drop)
-    }
-
-    /// Settle what an earlier run of this gateway left unfinished. Call it once, before
-    /// the first [`Journal::admit`].
-    ///
-    /// # Errors
-    /// When it can't be made durable.
-    pub async fn recover(&self, now_ms: u64) -> Result<Recovered, JournalError> {
-        self.run(move |store| recover::recover(store, now_ms)).await
+        self.send(Request::Acknowledge { id: invocation.clone() }).await
     }
 
     /// Drop some of what need not be remembered any longer, and say how many invocations
@@ -219,6 +266,12 @@ impl Journal {
     #[must_use]
     pub fn owed(&self) -> u32 {
         self.gauges.owed.load(Ordering::Relaxed)
+    }
+
+    /// Commits since it was opened that wrote something: each is one fsync.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.gauges.commits.load(Ordering::Relaxed)
     }
 
     /// Why the journal can't be written, if the last attempt failed.
@@ -246,18 +299,35 @@ impl Journal {
         &self,
         work: impl FnMut(&Store) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
-        self.enter(work).await?.await.map_err(|_| JournalError::Stopped)?
+        self.ask(|answer| Request::Now(Box::new(Task::new(work, answer)))).await
     }
 
-    async fn enter<T: Send + 'static>(
+    /// Write it with what comes next, or within a moment: what is journaled after it is
+    /// durable after it.
+    async fn enter(
         &self,
-        work: impl FnMut(&Store) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<oneshot::Receiver<Result<T, JournalError>>, JournalError> {
-        let (answer, answered) = oneshot::channel();
-        let requests = self.requests.as_ref().map_err(Clone::clone)?;
-        requests.send(Box::new(Task::new(work, answer))).await.map_err(|_| JournalError::Stopped)?;
-        Ok(answered)
+        work: impl FnMut(&Store) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<(), JournalError> {
+        self.send(Request::Later(Box::new(work))).await
     }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, JournalError>>) -> Request,
+    ) -> Result<T, JournalError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(request(answer)).await?;
+        answered.await.map_err(|_| JournalError::Stopped)?
+    }
+
+    async fn send(&self, request: Request) -> Result<(), JournalError> {
+        let requests = self.requests.as_ref().map_err(Clone::clone)?;
+        requests.send(request).await.map_err(|_| JournalError::Stopped)
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, JournalError> {
+    serde_json::to_string(value).map_err(|e| JournalError::Write(e.to_string()))
 }
 
 impl From<rusqlite::Error> for JournalError {

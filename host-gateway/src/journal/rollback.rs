@@ -22,7 +22,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let json = inverse.map(serde_json::to_string).transpose().map_err(|e| JournalError::Write(e.to_string()))?;
         let invocation = invocation.clone();
-        self.enter(move |store| store.effect_result(&invocation, seq, json.as_deref())).await.map(drop)
+        self.enter(move |store| store.effect_result(&invocation, seq, json.as_deref())).await
     }
 
     /// Make it durable that an effect is about to be taken back.
@@ -40,9 +40,7 @@ impl Journal {
     /// When the journal has stopped.
     pub async fn returned(&self, invocation: &InvocationId, seq: u32, done: bool) -> Result<(), JournalError> {
         let invocation = invocation.clone();
-        self.enter(move |store| store.returned(&invocation, seq, if done { ROLLED_BACK } else { STUCK }))
-            .await
-            .map(drop)
+        self.enter(move |store| store.returned(&invocation, seq, if done { ROLLED_BACK } else { STUCK })).await
     }
 }
 

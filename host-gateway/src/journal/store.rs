@@ -8,14 +8,16 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use viworks_protocol::id::InvocationId;
 use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::receipt::{Head, Receipt};
 
 use super::{Admission, JournalError, Owed};
 
-const VERSION: u32 = 1;
-
-/// `owed` is the place in the outbox, null once acknowledged; `report` is null while the
-/// invocation runs. An effect's `state` is 0 intended, 1 applied, 2 failed.
-const SCHEMA: &str = "
+/// What each version adds to the one before. `owed` is the place in the outbox, null once
+/// acknowledged; `report` is null while the invocation runs; `draft` is its receipt as far
+/// as it is known before. An effect's `state` is 0 intended, 1 applied, 2 failed. `chain` is
+/// the receipts' head.
+const VERSIONS: [&str; 2] = [
+    "
     CREATE TABLE invocation (
         id TEXT PRIMARY KEY,
         forget_after_ms INTEGER NOT NULL,
@@ -35,7 +37,16 @@ const SCHEMA: &str = "
         inverse TEXT,
         PRIMARY KEY (invocation, seq)
     ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;";
+    ",
+    "
+    ALTER TABLE invocation ADD COLUMN draft TEXT;
+    CREATE TABLE chain (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        seq INTEGER NOT NULL,
+        sha256 TEXT NOT NULL
+    ) STRICT;
+    ",
+];
 
 /// The journal never grows past this many pages of 4 KiB (1 GiB): then it is full.
 const MAX_PAGES: u32 = 256 * 1_024;
@@ -67,10 +78,11 @@ impl Store {
         ))?;
         // Takes the exclusive lock now rather than at the first write.
         db.execute_batch("BEGIN IMMEDIATE; COMMIT;")?;
-        match db.pragma_query_value(None, "user_version", |row| row.get(0))? {
-            0 => db.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?,
-            VERSION => {}
-            newer => return Err(JournalError::Version(newer)),
+        let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let missing = VERSIONS.get(found as usize..).ok_or(JournalError::Version(found))?;
+        if !missing.is_empty() {
+            let (steps, newest) = (missing.concat(), VERSIONS.len());
+            db.execute_batch(&format!("BEGIN; {steps} PRAGMA user_version = {newest}; COMMIT;"))?;
         }
         db.execute_batch(super::plans::SCHEMA)?;
         db.execute_batch(super::undo::SCHEMA)?;
@@ -84,19 +96,26 @@ impl Store {
         transaction.commit()
     }
 
-    pub(super) fn admit(&self, id: &InvocationId, forget_after_ms: u64) -> rusqlite::Result<Admission> {
-        let entered = self
-            .db
-            .prepare_cached("INSERT INTO invocation (id, forget_after_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-            .execute(params![id.as_str(), sql(forget_after_ms)])?;
-        if entered > 0 {
-            return Ok(Admission::Fresh);
-        }
-        let known: Option<String> = self
+    /// What is known of an invocation, if it is.
+    pub(super) fn known(&self, id: &InvocationId) -> rusqlite::Result<Option<Admission>> {
+        let known: Option<Option<String>> = self
             .db
             .prepare_cached("SELECT report FROM invocation WHERE id = ?1")?
-            .query_row([id.as_str()], |row| row.get(0))?;
-        Ok(known.map_or(Admission::Running, |json| Admission::Ended(Box::new(read_report(&json)))))
+            .query_row([id.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(known.map(|report| match report {
+            Some(json) => Admission::Ended(Box::new(read_report(&json))),
+            None => Admission::Running,
+        }))
+    }
+
+    pub(super) fn admit(&self, id: &InvocationId, forget_after_ms: u64, draft: Option<&str>) -> rusqlite::Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO invocation (id, forget_after_ms, draft) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            )?
+            .execute(params![id.as_str(), sql(forget_after_ms), draft])
+            .map(drop)
     }
 
     pub(super) fn knows(&self, id: &InvocationId) -> rusqlite::Result<bool> {
@@ -111,12 +130,17 @@ impl Store {
         summary: &str,
         effect: &str,
     ) -> rusqlite::Result<()> {
-        self.db
+        // An intent of an invocation that is not entered, or has ended, would be found by
+        // no recovery.
+        let entered = self
+            .db
             .prepare_cached(
-                "INSERT INTO effect (invocation, seq, kind, summary, effect, state) VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+                "INSERT INTO effect (invocation, seq, kind, summary, effect, state)
+                 SELECT ?1, ?2, ?3, ?4, ?5, 0
+                 WHERE EXISTS (SELECT 1 FROM invocation WHERE id = ?1 AND report IS NULL)",
             )?
-            .execute(params![id.as_str(), seq, kind, summary, effect])
-            .map(drop)
+            .execute(params![id.as_str(), seq, kind, summary, effect])?;
+        if entered == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(entered)) }
     }
 
     pub(super) fn effect_result(&self, id: &InvocationId, seq: u32, inverse: Option<&str>) -> rusqlite::Result<()> {
@@ -130,16 +154,59 @@ impl Store {
         if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
     }
 
-    pub(super) fn finish(&self, id: &InvocationId, report: &str, forget_after_ms: u64) -> rusqlite::Result<()> {
+    /// The first report stands; whether this is it.
+    pub(super) fn finish(&self, id: &InvocationId, report: &str, forget_after_ms: u64) -> rusqlite::Result<bool> {
         let place = self.next_place.replace(self.next_place.get() + 1);
-        self.db
+        let changed = self
+            .db
             .prepare_cached(
                 "INSERT INTO invocation (id, forget_after_ms, report, owed) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (id) DO UPDATE SET report = excluded.report, owed = excluded.owed
+                 ON CONFLICT (id) DO UPDATE SET report = excluded.report, owed = excluded.owed, draft = NULL
                  WHERE invocation.report IS NULL",
             )?
-            .execute(params![id.as_str(), sql(forget_after_ms), report, place])
+            .execute(params![id.as_str(), sql(forget_after_ms), report, place])?;
+        Ok(changed == 1)
+    }
+
+    /// The receipt of an invocation that runs, as far as it is known.
+    pub(super) fn draft(&self, id: &InvocationId) -> rusqlite::Result<Option<Receipt>> {
+        let draft: Option<String> = self
+            .db
+            .prepare_cached("SELECT draft FROM invocation WHERE id = ?1 AND report IS NULL AND draft IS NOT NULL")?
+            .query_row([id.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(draft.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+
+    /// Where the chain of receipts ends.
+    pub(super) fn head(&self) -> rusqlite::Result<Head> {
+        let head = self
+            .db
+            .prepare_cached("SELECT seq, sha256 FROM chain")?
+            .query_row([], |row| Ok(Head { seq: row.get::<_, i64>(0)?.unsigned_abs(), sha256: row.get(1)? }))
+            .optional()?;
+        Ok(head.unwrap_or_default())
+    }
+
+    pub(super) fn set_head(&self, head: &Head) -> rusqlite::Result<()> {
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO chain (id, seq, sha256) VALUES (1, ?1, ?2)")?
+            .execute(params![sql(head.seq), head.sha256])
             .map(drop)
+    }
+
+    /// Write something that changes nothing.
+    pub(super) fn probe(&self) -> rusqlite::Result<()> {
+        self.db.pragma_update(None, "user_version", VERSIONS.len() as u32)
+    }
+
+    /// Rows changed since the file was opened: whether a commit has anything to write.
+    pub(super) fn changes(&self) -> u64 {
+        self.db.total_changes()
+    }
+
+    pub(super) fn is_owed(&self, id: &InvocationId) -> rusqlite::Result<bool> {
+        self.db.prepare_cached("SELECT 1 FROM invocation WHERE id = ?1 AND owed IS NOT NULL")?.exists([id.as_str()])
     }
 
     pub(super) fn outbox(&self, after: u64, limit: u32) -> rusqlite::Result<Vec<Owed>> {
@@ -198,11 +265,11 @@ impl Store {
             .optional()
     }
 
-    /// Kind, summary and state of each effect, in order.
-    pub(super) fn effects(&self, id: &str) -> rusqlite::Result<Vec<(String, String, u8)>> {
+    /// Number, kind, summary, value and state of each effect, in order.
+    pub(super) fn effects(&self, id: &str) -> rusqlite::Result<Vec<(u32, String, String, String, u8)>> {
         self.db
-            .prepare_cached("SELECT kind, summary, state FROM effect WHERE invocation = ?1 ORDER BY seq")?
-            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .prepare_cached("SELECT seq, kind, summary, effect, state FROM effect WHERE invocation = ?1 ORDER BY seq")?
+            .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?
             .collect()
     }
 

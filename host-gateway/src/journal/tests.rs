@@ -7,6 +7,7 @@ use viworks_protocol::outcome::{EffectState, Outcome};
 
 use super::store::Store;
 use super::*;
+use crate::host::{Host, HostConfig};
 
 const NOW: u64 = 1_800_000_000_000;
 const SOON: std::time::Duration = std::time::Duration::from_secs(10);
@@ -26,6 +27,13 @@ async fn intend(journal: &Journal, n: u32, seq: u32) -> Result<(), JournalError>
 
 async fn applied(journal: &Journal, n: u32, seq: u32) -> Result<(), JournalError> {
     journal.effect_result(&id(n), seq, Some(&Inverse::Irreversible)).await
+}
+
+/// A host whose plugins' state is in this directory.
+pub(super) fn host(dir: &Path) -> Arc<Host> {
+    let mut config = HostConfig::default();
+    config.state.file = Some(dir.join("plugin-state.db"));
+    Arc::new(Host::new(&config))
 }
 
 /// What a crash right now would leave: the files as they are, the write-ahead log included.
@@ -101,7 +109,7 @@ async fn what_waits_is_committed_together() {
     let waiting: Vec<_> = (0..100)
         .map(|n| {
             let journal = journal.clone();
-            tokio::spawn(async move { journal.admit(&id(n), NOW).await })
+            tokio::spawn(async move { journal.finish(&id(n), &report("r")).await })
         })
         .collect();
     let Ok(requests) = &journal.requests else { panic!("open") };
@@ -115,8 +123,8 @@ async fn what_waits_is_committed_together() {
     let before = log(dir.path());
     open.send(()).unwrap();
     assert!(held.await.unwrap().unwrap());
-    for admitted in waiting {
-        assert!(matches!(admitted.await.unwrap(), Ok(Admission::Fresh)));
+    for finished in waiting {
+        assert!(finished.await.unwrap().is_ok());
     }
     let pages = (log(dir.path()) - before) / 4_096;
     assert!(pages < 40, "100 commits of their own write at least 100 pages; these wrote {pages}");
@@ -149,8 +157,11 @@ async fn after_a_crash_each_unfinished_invocation_gets_a_true_report() {
 
     let copy = crash(dir.path());
     let after = Journal::open(copy.path()).unwrap();
-    assert_eq!(after.recover(NOW).await.unwrap(), Recovered { interrupted: 1, unknown: 2 });
-    assert_eq!(after.recover(NOW).await.unwrap(), Recovered::default());
+    let host = host(copy.path());
+    assert_eq!(after.has_unfinished().await, Ok(true));
+    assert_eq!(after.recover(&host, NOW).await.unwrap(), Recovered { interrupted: 1, unknown: 2 });
+    assert_eq!(after.recover(&host, NOW).await.unwrap(), Recovered::default());
+    assert_eq!(after.has_unfinished().await, Ok(false));
     let reports = after.outbox(0, 10).await.unwrap();
     let of = |n: u32| &reports.iter().find(|o| o.invocation == id(n)).unwrap().report;
     assert_eq!(of(1).outcome, Outcome::Failed);
@@ -272,7 +283,7 @@ async fn nothing_that_was_confirmed_is_lost_by_kill_9() {
     assert!(confirmed >= 150);
 
     let journal = Journal::open(dir.path()).unwrap();
-    journal.recover(NOW).await.unwrap();
+    journal.recover(&host(dir.path()), NOW).await.unwrap();
     for n in 0..=confirmed {
         let Ok(Admission::Ended(ended)) = journal.admit(&id(n), NOW).await else { panic!("{n} is lost") };
         if n % 2 == 0 {

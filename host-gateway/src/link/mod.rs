@@ -78,7 +78,7 @@ impl Link {
         draining: CancellationToken,
     ) -> Result<Self, ConnectError> {
         let hello = Hello {
-            receipt_key: None,
+            receipt_key: outgoing.receipt_key(),
             protocol: viworks_protocol::VERSION,
             agent: config.agent.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -78,6 +78,11 @@ impl Outgoing {
         Self { shared: Arc::new(Shared { waiting, wake, journal, unacknowledged }) }
     }
 
+    /// The public half of the key that signs this gateway's receipts.
+    pub(super) fn receipt_key(&self) -> Option<String> {
+        self.shared.journal.receipt_key().map(str::to_owned)
+    }
+
     /// It is journaled (or known) here: the gateway answers for it.
     pub fn accepted(&self, invocation: InvocationId) {
         self.urgent(GatewayFrame::Accepted { invocation });

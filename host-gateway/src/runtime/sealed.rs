@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiView as _};
 use super::capture::{Capture, LogBook, Source};
 use super::limits::{MAX_RANDOM, MAX_RESOURCES};
 use crate::capabilities::Call;
+use crate::recording::{self, TapeHandle};
 
 /// Every WASI interface that is linked, without its 0.2 patch version. Found by building
 /// real guests: this is what Rust's std imports for printing, panicking, hashing and time.
@@ -69,7 +70,7 @@ pub(crate) fn add_to_linker(l: &mut Linker<Call>) -> wasmtime::Result<()> {
 }
 
 /// What stands behind the interfaces for one invocation.
-pub(crate) fn context(log: &LogBook) -> (WasiCtx, ResourceTable) {
+pub(crate) fn context(log: &LogBook, tape: Option<&TapeHandle>) -> (WasiCtx, ResourceTable) {
     let mut wasi = WasiCtxBuilder::new();
     wasi.stdout(Capture::new(log.clone(), Source::Stdout))
         .stderr(Capture::new(log.clone(), Source::Stderr))
@@ -77,6 +78,9 @@ pub(crate) fn context(log: &LogBook) -> (WasiCtx, ResourceTable) {
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false);
+    if let Some(tape) = tape {
+        recording::attach(&mut wasi, tape);
+    }
     let mut table = ResourceTable::new();
     table.set_max_capacity(MAX_RESOURCES);
     (wasi.build(), table)
