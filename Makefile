@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 WASM := --release --target wasm32-wasip2
 
-.PHONY: help tools build guests debug lint unit e2e interop test demo bench deny
+.PHONY: help tools build guests debug lint unit e2e interop crash test demo bench deny
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,9 +40,14 @@ e2e: debug ## end-to-end tests: real programs, real services
 interop: debug ## bundles against python securesystemslib, in-toto and openssl
 	tests/interop/run.sh
 
+# A debug build: release builds have no points to be killed at.
+crash: debug ## kill a gateway KILLS times (500) and check what is left
+	target/debug/viworks-crash --kills $(or $(KILLS),500)
+
 test: tools lint debug ## everything, installing what it needs
 	cargo nextest run --locked --workspace --all-targets
 	$(MAKE) interop
+	$(MAKE) crash
 
 demo: tools guests ## a backend, a gateway and the six classic verbs, in target/demo/
 	cargo build --locked --release --workspace --bins

@@ -22,8 +22,9 @@ use crate::executor::{Executor, ExecutorConfig};
 use crate::host::Host;
 use crate::journal::{Journal, JournalError};
 use crate::link::{ConnectError, DELIVERIES, INCOMING, Link, Outgoing, Phase, Supply};
-use crate::process::orphans;
 use crate::plugins::{Plugins, Registry, Rules, StoreError};
+use crate::process::orphans;
+use crate::recording::Recordings;
 use crate::runtime::{EngineError, Runtime, RuntimeConfig};
 use crate::status::{ServeError, Server, Vitals};
 use crate::telemetry;
@@ -116,6 +117,13 @@ impl App {
             journal.clone(),
             clock.clone(),
         );
+
+        if config.recording.enabled {
+            match Recordings::open(&config.state_dir, &config.recording) {
+                Ok(recordings) => executor.record(recordings),
+                Err(error) => tracing::error!(%error, "nothing is recorded: the recordings' directory can't be made"),
+            }
+        }
 
         let kept = executor.clone();
         let outgoing = Outgoing::new(journal.clone(), Box::new(move || kept.unacknowledged()));

@@ -2,7 +2,7 @@
 //! with an exit code for scripts.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +10,8 @@ use viworks_protocol::frame::PluginState;
 
 use crate::clock::host_ms;
 use crate::config::{Config, Faults, process_env};
+use crate::recording::file::{MAX_BYTES, Recording};
+use crate::recording::replay::{self, Replayed};
 use crate::status::{self, AskError, Health};
 
 /// The ViWorkS gateway: runs signed verbs on this host within what its owner granted.
@@ -44,6 +46,17 @@ pub enum Command {
         /// The configuration file that names the socket.
         #[arg(long)]
         config: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a recorded invocation against a component, on any machine; exits 1 if it departs,
+    /// 2 if it can't be run.
+    Replay {
+        /// The recording.
+        file: PathBuf,
+        /// The component.
+        #[arg(long, value_name = "WASM")]
+        plugin: PathBuf,
         #[arg(long)]
         json: bool,
     },
@@ -101,6 +114,33 @@ pub async fn status(socket: Option<PathBuf>, config: Option<PathBuf>, json: bool
             ExitCode::from(2)
         }
     }
+}
+
+/// `replay`
+pub async fn replay(file: PathBuf, plugin: PathBuf, json: bool) -> ExitCode {
+    match replayed(&file, &plugin).await {
+        Ok(replayed) => {
+            let text = serde_json::to_string_pretty(&replayed).unwrap_or_default();
+            print(&if json { text } else { replayed.in_words() });
+            if replayed.equal { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            complain(&crate::link::chain(error.as_ref()));
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn replayed(file: &Path, plugin: &Path) -> Result<Replayed, Box<dyn std::error::Error>> {
+    let named = |path: &Path| {
+        let path = path.display().to_string();
+        move |e: std::io::Error| format!("{path}: {e}")
+    };
+    if std::fs::metadata(file).map_err(named(file))?.len() > MAX_BYTES {
+        return Err(format!("{} is larger than any recording", file.display()).into());
+    }
+    let recording = Recording::parse(&std::fs::read_to_string(file).map_err(named(file))?)?;
+    Ok(replay::replay(&recording, &std::fs::read(plugin).map_err(named(plugin))?).await?)
 }
 
 fn shown(health: &Health) -> String {

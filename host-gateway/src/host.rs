@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::capabilities::{accounts, containers, scripts, state, system, vpn};
+use crate::capabilities::{accounts, containers, scripts, secrets, state, system, vpn};
 
 /// The `[providers]` table of the gateway's configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -18,6 +18,7 @@ pub struct HostConfig {
     pub containers: containers::Config,
     pub scripts: scripts::Config,
     pub state: state::Config,
+    pub secrets: secrets::Config,
 }
 
 /// Shared by all invocations. Each provider serialises what must not run side by side.
@@ -29,6 +30,7 @@ pub struct Host {
     pub containers: containers::Provider,
     pub scripts: scripts::Provider,
     pub state: state::Provider,
+    pub secrets: secrets::Provider,
     pub(crate) turns: Turns,
 }
 
@@ -64,6 +66,7 @@ impl Host {
             containers: containers::Provider::new(&config.containers),
             scripts: scripts::Provider::new(&config.scripts),
             state: state::Provider::new(&config.state),
+            secrets: secrets::Provider::new(&config.secrets),
             turns: Turns::default(),
         }
     }

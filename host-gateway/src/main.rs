@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             Command::Run { config } => run(config).await,
             Command::Check { config, json } => cli::check(config, json),
             Command::Compile => cli::compile(),
+            Command::Replay { file, plugin, json } => cli::replay(file, plugin, json).await,
             Command::Status { socket, config, json } => cli::status(socket, config, json).await,
         }
     });

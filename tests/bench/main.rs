@@ -5,6 +5,7 @@ mod bare;
 mod invocation;
 mod journey;
 mod parts;
+mod receipts;
 mod report;
 
 use std::io::Write as _;
@@ -37,6 +38,10 @@ fn main() -> std::io::Result<ExitCode> {
     if wanted("gateway") {
         say("start_to_connected and gateway_rss");
         journey::gateway(&mut table, &runtime)?;
+    }
+    if wanted("verify_receipts_100000") {
+        say("verify_receipts_100000");
+        receipts::verify(&mut table)?;
     }
     let target = viworks_tests::program::workspace().join("target");
     std::fs::create_dir_all(&target)?;

@@ -9,13 +9,14 @@ macro_rules! files {
     ($($name:literal),*) => { [$(($name, include_str!(concat!("../../../wit/", $name)))),*] };
 }
 
-const FILES: [(&str, &str); 11] = files![
+const FILES: [(&str, &str); 12] = files![
     "accounts.wit",
     "containers.wit",
     "invocation.wit",
     "log.wit",
     "progress.wit",
     "scripts.wit",
+    "secrets.wit",
     "state.wit",
     "system.wit",
     "types.wit",

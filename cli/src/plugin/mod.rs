@@ -1,9 +1,10 @@
-//! `viworks plugin`: for plugin developers. Builds, inspects and begins plugins; signing
+//! `viworks plugin`: for plugin developers. Builds, inspects, begins and replays plugins; signing
 //! is `viworks-sign`'s, publishing `viworks plugins`'.
 
 mod build;
 mod gateway_wit;
 mod inspect;
+mod replay;
 mod scaffold;
 
 use std::path::PathBuf;
@@ -29,6 +30,10 @@ pub enum Error {
     Release { path: PathBuf, source: Box<viworks_signing::publish::Error> },
     #[error("{path}")]
     Describe { path: PathBuf, source: viworks_signing::describe::Error },
+    #[error("viworks-gateway is neither beside this program nor in PATH: it does the replaying")]
+    NoGateway,
+    #[error("{path} can't be started")]
+    Gateway { path: PathBuf, source: std::io::Error },
 }
 
 /// For plugin developers: begin, build and inspect plugins.
@@ -46,6 +51,8 @@ pub enum Command {
     Build(build::Build),
     /// Show what a component says of itself: imports, verbs, schemas.
     Inspect(inspect::Inspect),
+    /// Run a recorded invocation against another build; exits 1 if it departs.
+    Replay(replay::Replay),
 }
 
 impl Command {
@@ -56,6 +63,7 @@ impl Command {
             Self::New(new) => new.run(out)?,
             Self::Build(build) => build.run(out)?,
             Self::Inspect(inspect) => inspect.run(out)?,
+            Self::Replay(replay) => return replay.run(out),
         }
         Ok(Exit::Succeeded)
     }

@@ -48,6 +48,8 @@ pub struct Call {
     pub(crate) progress: Progress,
     pub(crate) control: Arc<Control>,
     pub(crate) limiter: Limiter,
+    /// Names of the secrets that this invocation has handles of.
+    pub(crate) secrets: Vec<String>,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -80,6 +82,7 @@ impl Call {
             progress: Progress::silent(),
             control: Arc::default(),
             limiter: Limiter::new(limits),
+            secrets: Vec::new(),
             wasi,
             table,
         }

@@ -9,6 +9,7 @@ mod invocation;
 mod log;
 mod progress;
 pub mod scripts;
+pub mod secrets;
 pub mod state;
 pub mod system;
 pub mod vpn;
@@ -43,6 +44,7 @@ pub const INTERFACES: &[Interface] = &[
     ("system", |g| g.system.is_some(), |l| g::system::add_to_linker::<Call, Forwarding>(l, forward)),
     ("scripts", |g| g.scripts.is_some(), |l| g::scripts::add_to_linker::<Call, Forwarding>(l, forward)),
     ("state", |g| g.state.is_some(), |l| g::state::add_to_linker::<Call, Forwarding>(l, forward)),
+    ("secrets", |g| g.secrets.is_some(), |l| g::secrets::add_to_linker::<Call, Forwarding>(l, forward)),
     ("types", |_| true, |l| g::types::add_to_linker::<Call, Forwarding>(l, forward)),
     ("invocation", |_| true, |l| g::invocation::add_to_linker::<Call, Forwarding>(l, forward)),
     ("log", |_| true, |l| g::log::add_to_linker::<Call, Forwarding>(l, forward)),

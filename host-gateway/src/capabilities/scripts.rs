@@ -5,10 +5,13 @@
 //! A script starts in `/` with `PATH`, `LANG` and `VIW_INVOCATION`, and no input. Its `$0` is
 //! where the sealed copy is, not where the file was: it can't look for others beside it.
 
+mod given;
 mod pinned;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,12 +21,13 @@ use serde_json::Value;
 use viworks_protocol::outcome::DiffLine;
 use viworks_signing::grant::{Grant, Granted, ScriptsScope};
 
-use super::Call;
 use super::wit::viworks::gateway::{scripts as wit, types};
+use super::{Call, secrets};
 use crate::effects::diff::appears;
 use crate::effects::{Effect, Foreseen};
 use crate::failure::Failure;
 use crate::process::{ProcessError, Program};
+use given::{Given, given, said};
 use pinned::{PinError, Pinned};
 
 const MAX_ARGS: usize = 64;
@@ -61,6 +65,9 @@ pub enum Change {
         /// Lowercase hex, as the policy pins it.
         sha256: String,
         args: Vec<String>,
+        /// Variables, and the names of the secrets that they will hold.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        secrets: Vec<(String, String)>,
         /// What the script finds in `VIW_INVOCATION`.
         invocation: String,
         timeout_ms: u32,
@@ -93,9 +100,10 @@ impl Change {
 
     #[must_use]
     pub fn diff(&self) -> Vec<DiffLine> {
-        let Self::Run { name, sha256, args, .. } = self;
+        let Self::Run { name, sha256, args, secrets, .. } = self;
         let mut lines = vec![appears("script", name), appears("sha256", sha256)];
         lines.extend(args.iter().map(|arg| appears("argument", arg)));
+        lines.extend(secrets.iter().map(|(variable, name)| appears(variable, format!("secret {name}"))));
         lines
     }
 }
@@ -117,15 +125,19 @@ impl Provider {
         Ok(Foreseen { effect: Effect::Scripts(change), answer })
     }
 
-    pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {
-        let Change::Run { name, sha256, args, invocation, timeout_ms } = change;
+    pub(crate) async fn apply(&self, change: &Change, secrets: &secrets::Provider) -> Result<Value, Failure> {
+        let Change::Run { name, sha256, args, secrets: variables, invocation, timeout_ms } = change;
         let pinned = self.pinned(name, sha256).await?;
+        let given = given(secrets, variables).await?;
         let deadline = Duration::from_millis((*timeout_ms).into());
-        let program = Program::new(pinned.path())
+        let mut program = Program::new(pinned.path())
             .args(args)
             .env("VIW_INVOCATION", invocation)
             .deadline(deadline.min(Duration::from_secs(self.config.timeout_secs.into())))
             .output_cap(self.config.output_kib as usize * 1024);
+        for Given { variable, secret, .. } in &given {
+            program = program.env(variable, OsStr::from_bytes(secret.reveal()));
+        }
         let ran = program.run().await.map_err(|e| match e {
             ProcessError::TimedOut { after, .. } => {
                 Failure::Failed(format!("script {name} and all it started were killed after {} ms", after.as_millis()))
@@ -140,8 +152,8 @@ impl Provider {
         let ran = ran?;
         let output = Output {
             exit_code: ran.code(),
-            stdout: String::from_utf8_lossy(&ran.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&ran.stderr).into_owned(),
+            stdout: said(&ran.stdout, &given),
+            stderr: said(&ran.stderr, &given),
             truncated: ran.truncated,
             duration_ms: u32::try_from(ran.took.as_millis()).unwrap_or(u32::MAX),
         };
@@ -177,7 +189,17 @@ impl wit::Host for Call {
 
     async fn run(&mut self, name: String, args: Vec<String>) -> wasmtime::Result<Result<wit::Output, types::Failure>> {
         self.enter()?;
-        Ok(self.scripts_run(name, args).await.map(Into::into).map_err(Into::into))
+        Ok(self.scripts_run(name, args, &[]).await.map(Into::into).map_err(Into::into))
+    }
+
+    async fn run_with_secrets(
+        &mut self,
+        name: String,
+        args: Vec<String>,
+        secrets: Vec<wit::SecretVariable>,
+    ) -> wasmtime::Result<Result<wit::Output, types::Failure>> {
+        self.enter()?;
+        Ok(self.scripts_run(name, args, &secrets).await.map(Into::into).map_err(Into::into))
     }
 }
 
@@ -193,7 +215,12 @@ impl Call {
             .collect())
     }
 
-    async fn scripts_run(&mut self, name: String, args: Vec<String>) -> Result<Output, Failure> {
+    async fn scripts_run(
+        &mut self,
+        name: String,
+        args: Vec<String>,
+        secrets: &[wit::SecretVariable],
+    ) -> Result<Output, Failure> {
         let grant = Arc::clone(&self.grant);
         let scope = granted(&grant)?;
         check_name(&name)?;
@@ -214,11 +241,13 @@ impl Call {
             }
             checked => drop(checked?),
         }
+        let secrets = secrets::variables(self, secrets)?;
         let left = self.facts.deadline.saturating_duration_since(Instant::now());
         let run = Change::Run {
             name,
             sha256,
             args,
+            secrets,
             invocation: self.facts.invocation.clone(),
             timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         };

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::fault::Faults;
+use crate::recording;
 
 /// Every key of the file's top level. In the environment a key is `VIW_AGENT_` and its
 /// name in upper case.
@@ -33,8 +34,9 @@ pub(super) const KEYS: &[&str] = &[
     "log_format",
 ];
 
-/// The one key that the environment can't set.
+/// The tables that the environment can't set.
 const PROVIDERS: &str = "providers";
+const RECORDING: &str = "recording";
 
 const PREFIX: &str = "VIW_AGENT_";
 
@@ -67,8 +69,8 @@ impl Values {
     /// Lay `env` over `table`.
     pub(super) fn merge(mut table: toml::Table, env: &Env, faults: &mut Faults) -> Self {
         for (key, value) in &table {
-            if !KEYS.contains(&key.as_str()) && key != PROVIDERS {
-                let near = nearest(key, KEYS.iter().copied().chain([PROVIDERS]));
+            if !KEYS.contains(&key.as_str()) && key != PROVIDERS && key != RECORDING {
+                let near = nearest(key, KEYS.iter().copied().chain([PROVIDERS, RECORDING]));
                 faults.add(key, shown(value), "there is no such key", format!("did you mean {near}? Else remove it"));
             }
         }
@@ -151,6 +153,20 @@ impl Values {
             faults.add(key, shown(value), "is not a table of texts", mend);
             BTreeMap::new()
         })
+    }
+
+    /// The table `[recording]`.
+    pub(super) fn recording(&self, faults: &mut Faults) -> recording::Config {
+        let Some(value) = self.table.get(RECORDING) else { return recording::Config::default() };
+        let config: recording::Config = value.clone().try_into().unwrap_or_else(|e: toml::de::Error| {
+            faults.add(RECORDING, shown(value), e.message(), "write enabled, max_mib and keep, or remove it");
+            recording::Config::default()
+        });
+        if config.max_mib == 0 || config.max_mib > 65_536 || config.keep == 0 || config.keep > 100_000 {
+            let mend = "set max_mib from 1 to 65536 and keep from 1 to 100000, or enabled = false";
+            faults.add(RECORDING, shown(value), "is out of bounds", mend);
+        }
+        config
     }
 
     /// The tables under `[providers]`.

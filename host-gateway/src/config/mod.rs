@@ -29,6 +29,7 @@ use viworks_signing::keys::PublicKey;
 pub use viworks_signing::policy::Policy;
 
 use crate::host::HostConfig;
+use crate::recording;
 use keys::Values;
 
 /// Read if it exists and nothing else is named.
@@ -66,6 +67,7 @@ pub struct Config {
     /// `None`: JSON unless standard error is a terminal.
     pub json_log: Option<bool>,
     pub providers: HostConfig,
+    pub recording: recording::Config,
 }
 
 impl Config {
@@ -196,6 +198,7 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         drain: Duration::from_secs(drain.into()),
         json_log,
         providers,
+        recording: values.recording(faults),
     })
 }
 

@@ -172,7 +172,7 @@ impl Effect {
             Self::Accounts(change) => host.accounts.apply(change).await,
             Self::Vpn(change) => host.vpn.apply(change).await,
             Self::Containers(change) => host.containers.apply(change).await,
-            Self::Scripts(change) => host.scripts.apply(change).await,
+            Self::Scripts(change) => host.scripts.apply(change, &host.secrets).await,
             Self::State(change) => host.state.apply(change).await,
         }
     }

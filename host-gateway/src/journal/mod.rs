@@ -6,9 +6,9 @@
 
 mod hook;
 mod later;
+mod plans;
 #[cfg(test)]
 mod proofs;
-mod plans;
 mod receipt;
 mod recover;
 mod rollback;

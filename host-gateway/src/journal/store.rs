@@ -54,6 +54,9 @@ const MAX_PAGES: u32 = 256 * 1_024;
 /// A page of the outbox ends after the report that takes it past this many bytes.
 const PAGE_BYTES: usize = 1024 * 1024;
 
+/// Number, kind, summary, value and state of an effect.
+pub(super) type EffectRow = (u32, String, String, String, u8);
+
 pub(super) struct Store {
     pub(super) db: Connection,
     next_place: Cell<i64>,
@@ -265,8 +268,8 @@ impl Store {
             .optional()
     }
 
-    /// Number, kind, summary, value and state of each effect, in order.
-    pub(super) fn effects(&self, id: &str) -> rusqlite::Result<Vec<(u32, String, String, String, u8)>> {
+    /// The effects of an invocation, in order.
+    pub(super) fn effects(&self, id: &str) -> rusqlite::Result<Vec<EffectRow>> {
         self.db
             .prepare_cached("SELECT seq, kind, summary, effect, state FROM effect WHERE invocation = ?1 ORDER BY seq")?
             .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?

@@ -146,6 +146,11 @@ forward!("system", g::system::Host {
 forward!("scripts", g::scripts::Host {
     fn list() -> Result<Vec<g::scripts::Script>, Failure>;
     fn run(name: String, args: Vec<String>) -> Result<g::scripts::Output, Failure>;
+    fn run_with_secrets(
+        name: String,
+        args: Vec<String>,
+        secrets: Vec<g::scripts::SecretVariable>
+    ) -> Result<g::scripts::Output, Failure>;
 });
 
 forward!("state", g::state::Host {
@@ -153,6 +158,10 @@ forward!("state", g::state::Host {
     fn set(key: String, value: String) -> Result<(), Failure>;
     fn delete(key: String) -> Result<(), Failure>;
     fn keys() -> Result<Vec<String>, Failure>;
+});
+
+forward!("secrets", g::secrets::Host {
+    fn open(name: String) -> Result<String, Failure>;
 });
 
 forward!("invocation", g::invocation::Host {

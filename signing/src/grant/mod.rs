@@ -7,6 +7,7 @@ mod containers;
 mod pattern;
 mod read;
 mod scripts;
+mod secrets;
 mod state;
 mod system;
 mod vpn;
@@ -16,6 +17,7 @@ pub use containers::ContainersScope;
 pub use pattern::{Pattern, PatternError, Patterns};
 pub(crate) use read::{read_limits, read_scopes};
 pub use scripts::ScriptsScope;
+pub use secrets::SecretsScope;
 pub use state::StateScope;
 pub use system::SystemScope;
 pub use vpn::VpnScope;
@@ -38,10 +40,12 @@ pub struct Scopes {
     pub scripts: Option<ScriptsScope>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateScope>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretsScope>,
 }
 
 /// The capabilities that have scopes, in one fixed order.
-pub(crate) const CAPABILITIES: [&str; 6] = ["accounts", "vpn", "system", "containers", "scripts", "state"];
+pub(crate) const CAPABILITIES: [&str; 7] = ["accounts", "vpn", "system", "containers", "scripts", "state", "secrets"];
 
 impl Scopes {
     /// The names of the capabilities that have a scope, in one fixed order.
@@ -54,6 +58,7 @@ impl Scopes {
             ("containers", self.containers.is_some()),
             ("scripts", self.scripts.is_some()),
             ("state", self.state.is_some()),
+            ("secrets", self.secrets.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, there)| there.then_some(name))
@@ -95,6 +100,7 @@ pub struct Grant {
     pub containers: Option<Granted<ContainersScope>>,
     pub scripts: Option<Granted<ScriptsScope>>,
     pub state: Option<Granted<StateScope>>,
+    pub secrets: Option<Granted<SecretsScope>>,
 }
 
 impl Grant {
@@ -111,6 +117,7 @@ impl Grant {
             containers: granted(&layers, |scopes| &scopes.containers),
             scripts: granted(&layers, |scopes| &scopes.scripts),
             state: granted(&layers, |scopes| &scopes.state),
+            secrets: granted(&layers, |scopes| &scopes.secrets),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Scopes and limits as TOML tables, in plugin.toml and in policies alike. Refuses unknown
 //! capabilities, unknown fields and values that no gateway could act on, all at once.
 
-use super::{AccountsScope, CAPABILITIES, ContainersScope, Scopes, ScriptsScope, StateScope, VpnScope};
+use super::{AccountsScope, CAPABILITIES, ContainersScope, Scopes, ScriptsScope, SecretsScope, StateScope, VpnScope};
 use crate::fault::choices;
 use crate::release::Limits;
 use crate::table::Table;
@@ -25,6 +25,7 @@ pub(crate) fn read_scopes(top: &mut Table<'_>) -> Scopes {
         "containers" => scopes.containers = checked(scope, containers),
         "scripts" => scopes.scripts = checked(scope, scripts),
         "state" => scopes.state = checked(scope, state),
+        "secrets" => scopes.secrets = checked(scope, secrets),
         _ => scope.fault("an unknown capability", &choices(CAPABILITIES)),
     });
     scopes
@@ -50,6 +51,15 @@ fn checked<S: serde::de::DeserializeOwned>(table: &mut Table<'_>, check: impl Fn
         check(scope, table);
     }
     scope
+}
+
+/// Capabilities with a function that takes handles of secrets.
+const USES: [&str; 1] = ["scripts"];
+
+fn secrets(scope: &SecretsScope, table: &mut Table<'_>) {
+    for used in scope.uses.iter().filter(|used| !USES.contains(&used.as_str())) {
+        table.fault_at("uses", used, choices(USES));
+    }
 }
 
 fn accounts(scope: &AccountsScope, table: &mut Table<'_>) {

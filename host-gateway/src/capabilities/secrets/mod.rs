@@ -15,6 +15,7 @@ use viworks_signing::grant::{Grant, Granted, SecretsScope};
 use zeroize::Zeroizing;
 
 use super::Call;
+use super::wit::viworks::gateway::scripts::SecretVariable;
 use super::wit::viworks::gateway::{secrets as wit, types};
 use crate::failure::Failure;
 
@@ -112,6 +113,30 @@ impl Call {
         self.require(scope, "secrets.uses", what, |s| s.uses.iter().any(|used| used == capability))?;
         Ok(name)
     }
+}
+
+/// What a guest asks to be put into variables, as names.
+///
+/// # Errors
+/// `invalid-argument` for what is no variable or handle; `denied`.
+pub(crate) fn variables(call: &mut Call, asked: &[SecretVariable]) -> Result<Vec<(String, String)>, Failure> {
+    if asked.len() > MAX_HANDLES {
+        return Err(Failure::InvalidArgument(format!("more than {MAX_HANDLES} secrets")));
+    }
+    let mut variables: Vec<(String, String)> = Vec::with_capacity(asked.len());
+    for SecretVariable { variable, secret } in asked {
+        let first = variable.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_');
+        let good = first && variable.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+        let known = variables.iter().any(|(known, _)| known == variable);
+        // These decide what runs, or are this gateway's to set.
+        let taken = ["PATH", "LANG", "IFS", "ENV", "BASH_ENV"].contains(&variable.as_str());
+        if !good || known || taken || variable.len() > 64 || variable.starts_with("LD_") || variable.starts_with("VIW_")
+        {
+            return Err(Failure::InvalidArgument(format!("{variable:?} can't be a variable for a secret")));
+        }
+        variables.push((variable.clone(), call.secret(secret, "scripts")?));
+    }
+    Ok(variables)
 }
 
 /// Means something within its invocation alone.

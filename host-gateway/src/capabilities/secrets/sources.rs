@@ -19,9 +19,10 @@ pub(super) fn find(config: &Config, name: &str) -> Result<Bytes, Failure> {
     {
         return Ok(bytes);
     }
-    let variable = config.environment_prefix.as_ref().map(|prefix| {
-        format!("{prefix}{}", name.to_ascii_uppercase().replace(['-', '.'], "_"))
-    });
+    let variable = config
+        .environment_prefix
+        .as_ref()
+        .map(|prefix| format!("{prefix}{}", name.to_ascii_uppercase().replace(['-', '.'], "_")));
     match variable.and_then(std::env::var_os) {
         Some(value) => Ok(Bytes(Zeroizing::new(value.into_encoded_bytes()))),
         None => Err(Failure::NotFound(format!("there is no secret {name} on this host"))),
