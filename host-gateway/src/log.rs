@@ -11,8 +11,12 @@ use crate::audit::{self, Audit};
 
 /// What `RUST_LOG` says. What went well has its audit record and needs no second line, unless
 /// it is asked for.
-fn directives(asked: String) -> String {
-    if asked.contains(audit::TARGET) { asked } else { format!("{asked},{}=warn", audit::TARGET) }
+fn directives(asked: &str) -> String {
+    match asked {
+        "" => format!("{},{}=warn", LevelFilter::INFO, audit::TARGET),
+        asked if asked.contains(audit::TARGET) => asked.to_owned(),
+        asked => format!("{asked},{}=warn", audit::TARGET),
+    }
 }
 
 /// Install both. `json` of `None` means: unless a person watches.
@@ -20,8 +24,8 @@ fn directives(asked: String) -> String {
 /// # Errors
 /// When something else is installed already.
 pub fn init(json: Option<bool>, audit: &Audit) -> Result<(), TryInitError> {
-    let asked = directives(std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default());
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(asked);
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let filter = EnvFilter::builder().parse_lossy(directives(&asked));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match json.unwrap_or_else(|| !std::io::stderr().is_terminal()) {
         true => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
@@ -37,12 +41,7 @@ mod tests {
 
     #[test]
     fn audit_records_are_lines_too_only_where_asked_for() {
-        let level = |asked: &str| {
-            let filter = EnvFilter::builder()
-                .with_default_directive(LevelFilter::INFO.into())
-                .parse_lossy(directives(asked.to_owned()));
-            filter.to_string()
-        };
+        let level = |asked: &str| EnvFilter::builder().parse_lossy(directives(asked)).to_string();
         assert!(level("").contains("audit=warn") && level("").contains("info"), "{}", level(""));
         assert!(level("debug").contains("audit=warn"));
         assert!(level("warn,audit=info").contains("audit=info"));
