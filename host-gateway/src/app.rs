@@ -32,6 +32,9 @@ use crate::telemetry;
 /// How often the journal forgets.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
+/// How often expired homes are looked for in the quarantine.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+
 /// How long a stopping gateway waits for acknowledgements, and for its own tasks.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -111,6 +114,7 @@ impl App {
                 max_concurrency: config.max_concurrency,
                 queue: config.queue,
                 timeout: config.cmd_timeout,
+                undo_hours: config.undo_hours,
             },
             registry,
             Arc::clone(&host),
@@ -167,13 +171,14 @@ impl App {
         tasks.spawn(telemetry::run(
             config.telemetry,
             clock.clone(),
-            host,
+            Arc::clone(&host),
             vitals.clone(),
             outgoing.clone(),
             stop.clone(),
         ));
         tasks.spawn(server.run(vitals.clone(), tasks.clone(), stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(forget(journal, clock)));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(host)));
         tracing::info!(agent = %config.agent, backend = %config.backend.uri(), version = env!("CARGO_PKG_VERSION"), "started");
         tracing::info!(target: "audit", agent = %config.agent, version = env!("CARGO_PKG_VERSION"), "gateway started");
         Ok(Self { executor, outgoing, vitals, audit, drain: config.drain, draining, stop, tasks })
@@ -240,11 +245,29 @@ async fn journal(config: &Config, host: &Arc<Host>, clock: &Clock) -> Result<Jou
     }
 }
 
+/// Remove homes that waited in the quarantine for longer than the host's owner keeps them.
+async fn sweep(host: Arc<Host>) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        match host.accounts.sweep().await {
+            Ok(swept) => swept.iter().for_each(|home| {
+                let (account, uid, removed_at) = (&home.account, home.uid, home.removed_at);
+                tracing::info!(target: "audit", %account, uid, removed_at, "a home in quarantine expired");
+            }),
+            Err(error) => tracing::warn!(%error, "the quarantine was not swept"),
+        }
+    }
+}
+
 /// Let the journal forget, a little at a time.
 async fn forget(journal: Journal, clock: Clock) {
     let mut ticks = tokio::time::interval(FORGET_EVERY);
     loop {
         ticks.tick().await;
+        if let Err(error) = journal.forget_undo(clock.now_ms()).await {
+            tracing::debug!(%error, "nothing to undo was forgotten");
+        }
         loop {
             match journal.forget(clock.now_ms()).await {
                 Ok(Journal::FORGET_AT_ONCE) => {}

@@ -9,7 +9,6 @@ use common::{Gateway, failure, result};
 use serde_json::json;
 use viworks_gateway::executor::{Event, Refused};
 use viworks_protocol::outcome::{EffectState, Outcome};
-use viworks_protocol::warrant::Mode;
 
 #[tokio::test]
 async fn what_the_queue_does_not_hold_is_busy_and_the_rest_is_served() {
@@ -132,7 +131,6 @@ async fn a_warrant_for_something_else_is_refused_and_nothing_runs() {
         ("plugin", gateway.warrant_with("ping", ping.clone(), |w| w.digest = "ab".repeat(32))),
         ("plugin", gateway.warrant_with("ping", ping.clone(), |w| w.plugin = "nap".into())),
         ("plugin", gateway.warrant("reboot", json!({}))),
-        ("plan-unavailable", gateway.warrant_with("ping", ping.clone(), |w| w.mode = Mode::Plan)),
         ("invalid-argument", gateway.warrant("ping", json!({"text": 1}))),
         ("invalid-argument", gateway.warrant("ping", json!({"text": "x", "more": 1}))),
     ] {

@@ -135,7 +135,8 @@ fn executor(
         (0..ROUNDS + ROUNDS / 10).map(|_| verified(&key, &agent, digest, args)).collect::<Result<Vec<_>>>()?;
     let journal = Journal::open(dir).map_err(Error::other)?;
     let host = Arc::new(Host::new(&HostConfig::default()));
-    let config = ExecutorConfig { agent, max_concurrency: 4, queue: 64, timeout: Duration::from_secs(45) };
+    let config =
+        ExecutorConfig { agent, max_concurrency: 4, queue: 64, timeout: Duration::from_secs(45), undo_hours: 168 };
     let (executor, mut events) = {
         let _inside = tokio.enter();
         Executor::new(config, registry, host, journal, Clock::default())

@@ -31,6 +31,7 @@ pub(super) const KEYS: &[&str] = &[
     "audit_log",
     "telemetry_secs",
     "drain_secs",
+    "undo_hours",
     "log_format",
 ];
 

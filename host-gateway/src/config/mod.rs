@@ -64,6 +64,8 @@ pub struct Config {
     pub telemetry: Duration,
     /// How long a stopping gateway lets what runs go on.
     pub drain: Duration,
+    /// How long what a command did can be undone.
+    pub undo_hours: u32,
     /// `None`: JSON unless standard error is a terminal.
     pub json_log: Option<bool>,
     pub providers: HostConfig,
@@ -148,6 +150,7 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
     let cmd_timeout = values.number("cmd_timeout_secs", 45, (1, 86_400), faults);
     let telemetry = values.number("telemetry_secs", 30, (2, 86_400), faults);
     let drain = values.number("drain_secs", 20, (0, 3_600), faults);
+    let undo_hours = values.number("undo_hours", 168, (1, 24 * 90), faults);
 
     let state_dir = state_dir(values, faults);
     files::writable_dir("state_dir", &state_dir, faults);
@@ -196,6 +199,7 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         audit_log,
         telemetry: Duration::from_secs(telemetry.into()),
         drain: Duration::from_secs(drain.into()),
+        undo_hours,
         json_log,
         providers,
         recording: values.recording(faults),

@@ -12,6 +12,8 @@
 pub(crate) mod bench;
 pub(crate) mod diff;
 mod plan;
+#[cfg(test)]
+mod property;
 mod recorder;
 pub mod rollback;
 mod step;

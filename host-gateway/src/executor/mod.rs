@@ -6,6 +6,7 @@
 //! which `link` must always read, also while it has no session: reports are kept until
 //! acknowledged, in the journal's outbox or here ([`Executor::unacknowledged`]).
 
+mod effects;
 mod metrics;
 mod reads;
 mod serve;
@@ -66,6 +67,8 @@ pub struct ExecutorConfig {
     pub queue: u32,
     /// No invocation runs longer.
     pub timeout: Duration,
+    /// How long what a command did can be undone.
+    pub undo_hours: u32,
 }
 
 /// Why a warrant was not taken. Nothing was done or claimed: the backend still has it

@@ -17,7 +17,6 @@ use viworks_signing::release::EffectClass;
 use super::metrics::Gauge;
 use super::{Event, Inner, Live, lock};
 use crate::capabilities::{Facts, Progress};
-use crate::effects::Recorder;
 use crate::journal::{Admission, REMEMBER_MS};
 use crate::plugins::AdmittedPlugin;
 use crate::receipts::{self, Used, Uses};
@@ -35,10 +34,10 @@ enum Keep {
 }
 
 /// The plugin that a warrant means, if it is the active one.
-struct Target {
-    plugin: Arc<AdmittedPlugin>,
-    class: EffectClass,
-    timeout: Duration,
+pub(super) struct Target {
+    pub(super) plugin: Arc<AdmittedPlugin>,
+    pub(super) class: EffectClass,
+    pub(super) timeout: Duration,
 }
 
 pub(super) async fn run(executor: Arc<Inner>, warrant: VerifiedWarrant, live: Arc<Live>) {
@@ -122,12 +121,14 @@ impl Inner {
     fn target(&self, warrant: &VerifiedWarrant) -> Result<Target, Box<Report>> {
         let order = warrant.warrant();
         let refuse = |code, message: String| Err(Box::new(Report::refused(Outcome::Failed, code, message, unix_ms())));
-        if order.mode == Mode::Plan {
-            return refuse("plan-unavailable", "this gateway can't plan yet; nothing was run".into());
-        }
         let Some(plugin) = self.registry.resolve(&order.verb) else {
             return refuse("plugin", format!("no active plugin here has the verb {}", order.verb));
         };
+        if order.undo.is_some() && plugin.release().plugin == order.plugin {
+            // Runs no code of the plugin: any of its releases says what is granted.
+            let timeout = Duration::from_secs(order.timeout_secs.into()).min(self.config.timeout);
+            return Ok(Target { class: EffectClass::Irreversible, timeout, plugin });
+        }
         if plugin.digest() != order.digest || plugin.release().plugin != order.plugin {
             let (id, version) = (&plugin.release().plugin, &plugin.release().version);
             let message = format!("the warrant is for another release; {id} {version} is active here");
@@ -202,6 +203,13 @@ impl Inner {
 
     async fn invoke(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live, uses: &Uses) -> Report {
         let (order, invocation) = (warrant.warrant(), warrant.invocation());
+        let recorder = match self.recorder(warrant, target).await {
+            Ok(recorder) => recorder.noting(uses.clone()),
+            Err(report) => return *report,
+        };
+        if let Some(command) = &order.undo {
+            return self.undo(command, warrant, target, recorder, live).await;
+        }
         let plugin = &target.plugin;
         let facts = Facts {
             invocation: invocation.to_string(),
@@ -212,12 +220,11 @@ impl Inner {
             plugin: order.plugin.clone(),
             deadline: Instant::now() + target.timeout,
         };
-        let mut recorder = Recorder::new(invocation.clone(), target.class, self.journal.clone(), self.host.clone())
-            .noting(uses.clone());
         let tape = self.recordings.get().map(Recordings::tape);
-        if let Some(tape) = &tape {
-            recorder = recorder.with_tape(tape.clone());
-        }
+        let recorder = match &tape {
+            Some(tape) => recorder.with_tape(tape.clone()),
+            None => recorder,
+        };
         let invocation = Invocation {
             facts,
             grant: plugin.grant().clone(),

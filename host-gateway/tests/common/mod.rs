@@ -128,6 +128,25 @@ impl Gateway {
         Bundle::sign(guest(name), &manifest(name), &self.release_key)
     }
 
+    /// One of the project's own plugins.
+    pub fn plugin(&self, name: &str) -> Bundle {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins");
+        let target = std::env::var_os("VIWORKS_PLUGINS_TARGET").map_or_else(|| dir.join("target"), PathBuf::from);
+        let file = target.join("wasm32-wasip2/release").join(format!("viworks_plugin_{name}.wasm"));
+        let component = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e} (make guests)", file.display()));
+        let manifest = std::fs::read_to_string(dir.join(name).join("plugin.toml")).unwrap();
+        Bundle::sign(component, &manifest, &self.release_key)
+    }
+
+    /// Sign and install plugins that must be admitted.
+    pub async fn with_plugins(self, names: &[&str]) -> Self {
+        for name in names {
+            let status = self.install(self.plugin(name)).await;
+            assert_eq!(status.state, PluginState::Active, "{name}: {status:?}");
+        }
+        self
+    }
+
     pub async fn install(&self, bundle: Bundle) -> PluginStatus {
         self.plugins.install(bundle.offer, bundle.component, bundle.statements).await
     }
@@ -142,8 +161,13 @@ impl Gateway {
     }
 
     pub fn executor(&self, max_concurrency: u32, queue: u32) -> Running {
-        let config =
-            ExecutorConfig { agent: self.agent.clone(), max_concurrency, queue, timeout: Duration::from_secs(45) };
+        let config = ExecutorConfig {
+            agent: self.agent.clone(),
+            max_concurrency,
+            queue,
+            timeout: Duration::from_secs(45),
+            undo_hours: 168,
+        };
         let clock = Clock::default();
         let (executor, events) =
             Executor::new(config, self.registry.clone(), self.host.clone(), self.journal.clone(), clock);

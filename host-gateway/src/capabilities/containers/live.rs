@@ -286,3 +286,40 @@ async fn every_rule_of_the_grant_holds_on_a_real_engine() {
     assert_eq!(names(granted.prune(everything()).await.unwrap().unwrap()), ["web"]);
     assert_eq!(engine.docker(&["ps", "-a", "--format", "{{.Names}}"]), "foreign");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_of_a_real_engine_sees_itself_and_is_undone_by_nothing() {
+    let engine = Dockerd::start();
+    let bench = Bench::new(|_, config| {
+        config.containers = Config { socket: Some(engine.path().join("docker.sock")), timeout_secs: 20 };
+    });
+    let all = scope(|s| (s.stop, s.allow_irreversible) = (true, true));
+    let web = engine.run("web", &["sleep", "600"]);
+    let state = || engine.docker(&["inspect", "-f", "{{.State.Status}}", "web"]);
+
+    let mut plan = bench.plan(&all, &all).await;
+    assert_eq!(plan.stop("web".into(), 0).await.unwrap().unwrap().state, "exited");
+    assert!(matches!(plan.stop("web".into(), 0).await.unwrap(), Err(types::Failure::Conflict(_))));
+    assert_eq!(plan.list(everything()).await.unwrap().unwrap()[0].state, "exited");
+    assert_eq!(plan.remove("web".into()).await.unwrap().unwrap().id, web);
+    assert!(plan.list(everything()).await.unwrap().unwrap().is_empty());
+    assert!(matches!(plan.remove("web".into()).await.unwrap(), Err(types::Failure::NotFound(_))));
+    let reports = plan.recorder.reports();
+    assert_eq!(reports.iter().map(|r| r.irreversible).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(state(), "running");
+
+    // A verb that stops a container and then fails leaves it running; removal stays, and is
+    // reported as it is.
+    engine.run("job", &["true"]);
+    engine.docker(&["wait", "job"]);
+    let mut call = bench.call(&all, &all, EffectClass::Irreversible).await;
+    call.stop("web".into(), 0).await.unwrap().unwrap();
+    call.remove("job".into()).await.unwrap().unwrap();
+    assert_eq!(state(), "exited");
+    call.recorder.end(false).await;
+    assert_eq!(state(), "running");
+    let states: Vec<_> = call.recorder.reports().iter().map(|r| r.state).collect();
+    use viworks_protocol::outcome::EffectState;
+    assert_eq!(states, [EffectState::RolledBack, EffectState::Applied]);
+    assert_eq!(engine.docker(&["ps", "-a", "--format", "{{.Names}}"]), "web");
+}

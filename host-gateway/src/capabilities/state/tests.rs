@@ -12,6 +12,12 @@ fn scopes(max_keys: u32, max_kib: u32) -> Scopes {
     Scopes { state: Some(StateScope { max_keys, max_kib }), ..Scopes::default() }
 }
 
+impl Provider {
+    pub(crate) async fn tried(&self, plugin: &str, key: &str) -> Option<String> {
+        self.get(plugin, key, &[]).await.ok().flatten()
+    }
+}
+
 async fn call(bench: &Bench) -> Call {
     bench.call(&scopes(3, 4), &scopes(10, 1), EffectClass::Change).await
 }

@@ -4,6 +4,7 @@
 mod changing;
 mod creating;
 mod homes;
+mod planning;
 mod real;
 mod removing;
 
@@ -83,6 +84,14 @@ fn new(name: &str) -> wit::NewAccount {
         ssh_keys: Vec::new(),
         password_hash: None,
         uid: None,
+    }
+}
+
+impl super::Provider {
+    /// An account's uid and groups as a plan so far leaves them.
+    pub(crate) async fn tried(&self, name: &str, planned: &[Effect]) -> Option<(u32, Vec<String>)> {
+        let database = self.planned(planned).await.ok()?;
+        database.find(name).map(|entry| (entry.uid, database.groups_of(name)))
     }
 }
 
