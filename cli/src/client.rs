@@ -2,10 +2,11 @@
 //! elsewhere) and turns every refusal into its problem.
 
 use std::io::{BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Error, Problem};
 use crate::events::Events;
@@ -23,6 +24,9 @@ pub struct Connection {
     /// A file that holds a bearer token; --token goes before it.
     #[arg(long, global = true, env = "VIWORKS_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// The authorities that sign the backend's certificate, PEM; the public ones if absent.
+    #[arg(long, global = true, env = "VIWORKS_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// Bytes of one answer.
@@ -63,6 +67,7 @@ impl Client {
             .timeout_connect(Some(Duration::from_secs(5)))
             // The API itself waits at most 60 s.
             .timeout_recv_response(Some(Duration::from_secs(90)))
+            .tls_config(tls(connection.ca.as_deref())?)
             .user_agent(concat!("viworks/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
@@ -186,6 +191,24 @@ impl Client {
     fn odd(&self, path: &str, what: &str) -> Error {
         Error::Answer { url: self.url(path), what: what.to_owned() }
     }
+}
+
+/// Who may speak for the backend.
+fn tls(ca: Option<&Path>) -> Result<TlsConfig, Error> {
+    let Some(path) = ca else { return Ok(TlsConfig::default()) };
+    let pem = std::fs::read(path).map_err(Error::file("read the authorities", path))?;
+    let mut roots = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
+            Ok(_) => {}
+            Err(e) => return Err(Error::Usage(format!("--ca {}: {e}", path.display()))),
+        }
+    }
+    if roots.is_empty() {
+        return Err(Error::Usage(format!("--ca {}: no certificate is in it", path.display())));
+    }
+    Ok(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&roots)).build())
 }
 
 type Response = ureq::http::Response<ureq::Body>;

@@ -5,7 +5,8 @@
 //! - [`run`](mod@run): a verb on agents; [`typing`] turns `--arg` into its arguments, [`follow`]
 //!   waits for its end
 //! - [`plan`]: what would be done; [`undo`], [`approve`]: taking back, and signing before
-//! - [`agents`], [`verbs`], [`commands`], [`plugins`], [`audit`], [`tokens`], [`approvers`]:
+//! - [`agents`], [`verbs`], [`commands`], [`plugins`], [`audit`], [`tokens`], [`approvers`],
+//!   [`receipts`]:
 //!   what the API knows; [`listing`] shows it
 //! - [`plugin`]: build, inspect and begin plugins
 //! - [`pki`]: the certificates of a small site
@@ -28,6 +29,7 @@ pub mod pki;
 pub mod plan;
 pub mod plugin;
 pub mod plugins;
+pub mod receipts;
 pub mod run;
 pub mod tokens;
 pub mod typing;
@@ -76,6 +78,7 @@ pub enum Command {
     Audit(audit::Args),
     Tokens(tokens::Args),
     Approvers(approvers::Args),
+    Receipts(receipts::Args),
     #[command(subcommand)]
     Plugin(plugin::Command),
     #[command(subcommand)]
@@ -110,6 +113,7 @@ fn dispatch(cli: Cli, out: &output::Out) -> Result<Exit, Error> {
         Command::Audit(args) => args.run(&connect()?, out),
         Command::Tokens(args) => args.run(&connect()?, out),
         Command::Approvers(args) => args.run(&connect()?, out),
+        Command::Receipts(args) => args.run(connect, out),
         Command::Plugin(command) => command.run(out),
         Command::Pki(command) => command.run(out),
     }

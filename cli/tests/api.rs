@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on may end where it stands")]
 
+mod effects;
 mod scripted;
 
 use scripted::{Answer, Scripted};

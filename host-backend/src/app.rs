@@ -23,6 +23,10 @@ use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::{api, chores, keys};
 
+/// An address that is in use is tried so long, so often.
+const BIND_WITHIN: Duration = Duration::from_secs(5);
+const BIND_PAUSE: Duration = Duration::from_millis(100);
+
 /// What the API works with; clones share everything.
 #[derive(Debug, Clone)]
 pub struct AppState {
@@ -82,6 +86,7 @@ impl AppState {
             slots: config.slots,
             max_targets: config.max_targets,
             grace_ms: u64::from(config.result_grace_secs) * 1_000,
+            anchor_secs: config.anchor_secs,
         })
         .await
         .map_err(AppError::Store)?;
@@ -144,9 +149,24 @@ pub async fn run(config: Config) -> Result<bool, AppError> {
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<(Arc<std::net::TcpListener>, SocketAddr), AppError> {
     let failed = |source| AppError::Listen { what, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = bind(address).await.map_err(failed)?;
     let real = listener.local_addr().map_err(failed)?;
     Ok((Arc::new(listener.into_std().map_err(failed)?), real))
+}
+
+/// A predecessor that was killed may hold the address for a moment still; its connections
+/// that linger are no hindrance (tokio sets `SO_REUSEADDR`).
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let deadline = tokio::time::Instant::now() + BIND_WITHIN;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tokio::time::Instant::now() < deadline => {
+                tracing::warn!(%address, "the address is in use; tried again");
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// The same socket again, for a task that is started again.

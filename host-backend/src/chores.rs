@@ -55,6 +55,7 @@ async fn prune(state: &AppState) -> Result<u64, StoreError> {
         telemetry_ms: now.saturating_sub(config.telemetry_retention_hours * HOUR_MS),
         hours_ms: now.saturating_sub(config.telemetry_hourly_retention_days * DAY_MS),
         commands_ms: now.saturating_sub(config.command_retention_days * DAY_MS),
+        receipts_ms: now.saturating_sub(config.receipt_retention_days * DAY_MS),
         audit_ms: now.saturating_sub(config.audit_retention_days * DAY_MS),
     };
     let mut total = 0;

@@ -40,6 +40,13 @@ pub struct Config {
     pub telemetry_hourly_retention_days: u64,
     pub command_retention_days: u64,
     pub audit_retention_days: u64,
+    /// Receipts; anchors stay.
+    pub receipt_retention_days: u64,
+    /// Seconds between two anchors over the chains of receipts.
+    pub anchor_secs: u64,
+    /// Requests that one token may make a second on average, and at once.
+    pub api_rate: u32,
+    pub api_burst: u32,
     /// A delivered invocation's result is awaited so long after expiry and timeout.
     pub result_grace_secs: u32,
     /// Gateways keep the way back from a command so long after its end: what they are
@@ -105,6 +112,10 @@ impl Default for Config {
             audit_retention_days: 400,
             result_grace_secs: 60,
             undo_hours: 168,
+            receipt_retention_days: 400,
+            anchor_secs: 300,
+            api_rate: 2_000,
+            api_burst: 4_000,
             cleanup_containers_schedule: None,
             log_format: None,
             drain_secs: 20,
@@ -187,6 +198,10 @@ impl Config {
         // A gateway keeps its memory of a command for its validity and a day.
         within("command_retention_days", self.command_retention_days, 2, 3_650);
         within("audit_retention_days", self.audit_retention_days, 1, 36_500);
+        within("receipt_retention_days", self.receipt_retention_days, 1, 36_500);
+        within("anchor_secs", self.anchor_secs, 1, 86_400);
+        within("api_rate", u64::from(self.api_rate), 1, 1_000_000);
+        within("api_burst", u64::from(self.api_burst), 1, 1_000_000);
         within("undo_hours", self.undo_hours, 1, 8_760);
         within("result_grace_secs", u64::from(self.result_grace_secs), 0, 86_400);
         within("drain_secs", self.drain_secs, 1, 600);
@@ -231,6 +246,10 @@ const KEYS: &[&str] = &[
     "telemetry_hourly_retention_days",
     "command_retention_days",
     "audit_retention_days",
+    "receipt_retention_days",
+    "anchor_secs",
+    "api_rate",
+    "api_burst",
     "result_grace_secs",
     "undo_hours",
     "cleanup_containers_schedule",

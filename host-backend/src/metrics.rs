@@ -39,6 +39,12 @@ pub struct Metrics {
     pub outcomes: Family<Kind, Counter>,
     /// Results that had been settled before.
     pub duplicates: Counter,
+    /// Receipts that verified and belong to their reports.
+    pub receipts: Counter,
+    /// What is wrong with receipts, by kind.
+    pub receipt_faults: Family<Kind, Counter>,
+    /// Anchors signed.
+    pub anchors: Counter,
     pub samples: Counter,
     /// Samples dropped because the queue was full.
     pub samples_dropped: Counter,
@@ -54,6 +60,10 @@ impl Metrics {
     }
 
     pub fn register(&self, registry: &mut Registry) {
+        // There from the start, so that a first fault shows as a rise.
+        for kind in ["signature", "report", "gap", "forked"] {
+            drop(self.receipt_faults.get_or_create(&Kind { kind: Word(kind) }));
+        }
         let r = registry;
         r.register("frames", "Frames from gateways", self.frames.clone());
         r.register("refusals", "Refusals on the agents' port", self.refusals.clone());
@@ -64,6 +74,9 @@ impl Metrics {
         r.register("deliveries", "Invocations sent to agents", self.deliveries.clone());
         r.register("outcomes", "Invocations settled", self.outcomes.clone());
         r.register("duplicates", "Results that were settled before", self.duplicates.clone());
+        r.register("receipts", "Receipts taken", self.receipts.clone());
+        r.register("receipt_faults", "Faults of receipts and their chains", self.receipt_faults.clone());
+        r.register("anchors", "Anchors signed over chains of receipts", self.anchors.clone());
         r.register("samples", "Telemetry samples taken", self.samples.clone());
         r.register("samples_dropped", "Telemetry samples dropped", self.samples_dropped.clone());
         r.register("chunks", "Plugin chunks sent", self.chunks.clone());

@@ -50,6 +50,7 @@ pub(crate) fn hello(id: &str, at_ms: u64) -> AgentHello {
             state: PluginState::Active,
             detail: None,
         }],
+        receipt_key: None,
         at_ms,
     }
 }
@@ -175,6 +176,7 @@ impl World {
             slots,
             max_targets: 10_000,
             grace_ms: 1_000,
+            anchor_secs: 3_600,
         })
         .await
         .expect("an engine");

@@ -2,6 +2,7 @@
 //! PKI, a cluster of the real programs, a client of its API, and simulated gateways.
 
 pub mod api;
+pub mod cli;
 pub mod cluster;
 pub mod fleet;
 pub mod gateway;

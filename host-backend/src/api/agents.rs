@@ -36,6 +36,22 @@ pub struct Agent {
     pub last_seen: Moment,
     pub max_concurrency: u32,
     pub plugins: Vec<AgentPlugin>,
+    /// Its chain of receipts; null if it signs none.
+    pub receipts: Option<AgentReceipts>,
+}
+
+/// The chain of the key that is pinned for an agent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AgentReceipts {
+    /// The key's id.
+    pub key: String,
+    pub since: Moment,
+    /// Keys that were pinned before: it was changed so often.
+    pub former_keys: u32,
+    /// The place of the last receipt that is held.
+    pub last: u64,
+    /// Receipts before it that never came.
+    pub missing: u64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -230,6 +246,13 @@ impl Agent {
                     detail: p.detail,
                 })
                 .collect(),
+            receipts: agent.receipts.map(|r| AgentReceipts {
+                key: r.key,
+                since: Moment(r.since_ms),
+                former_keys: r.former_keys,
+                last: r.last,
+                missing: r.missing,
+            }),
         }
     }
 }

@@ -12,6 +12,9 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::Token(_) | Refusal::Unknown => Self::new(Code::Unauthenticated, refusal.to_string()),
             Refusal::Forbidden(forbidden) => Self::new(Code::Forbidden, forbidden.to_string()),
+            Refusal::TooFast(wait) => {
+                Self::busy(refusal.to_string(), u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
+            }
             Refusal::Store(error) => error.into(),
         }
     }

@@ -5,7 +5,7 @@
 //! - [`extract`], [`page`], [`moment`]: reading requests, lists, times
 //! - `layers`: what surrounds every request
 //! - `serve`, `socket`: the listener and its connections
-//! - [`agents`], [`commands`], [`verbs`], [`plugins`], [`tokens`], [`approvers`], [`audit`], [`health`],
+//! - [`agents`], [`commands`], [`verbs`], [`plugins`], [`tokens`], [`approvers`], [`receipts`], [`audit`], [`health`],
 //!   [`metrics`], [`openapi`]: one resource each
 
 pub mod agents;
@@ -22,6 +22,7 @@ pub mod openapi;
 pub mod page;
 pub mod plugins;
 pub mod problem;
+pub mod receipts;
 mod serve;
 mod socket;
 #[cfg(test)]
@@ -42,7 +43,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::app::AppState;
-use crate::authz::Guard;
+use crate::authz::{Guard, RateLimit};
 use problem::{Code, Problem};
 
 /// Bytes of any body but an upload's.
@@ -98,6 +99,9 @@ fn resources() -> OpenApiRouter<Shared> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(approvers::list, approvers::add))
         .routes(routes!(approvers::remove))
+        .routes(routes!(receipts::list))
+        .routes(routes!(receipts::keys))
+        .routes(routes!(receipts::anchors))
         .routes(routes!(audit::list))
         .routes(routes!(metrics::get))
         .routes(routes!(openapi::get))
@@ -111,7 +115,8 @@ pub fn router(app: AppState, shutdown: CancellationToken) -> Router {
 }
 
 fn share(app: AppState, shutdown: CancellationToken, document: String) -> Shared {
-    let guard = Guard::new(app.store.clone(), app.clock.clone());
+    let limit = RateLimit::new(app.config.api_rate, app.config.api_burst);
+    let guard = Guard::new(app.store.clone(), app.clock.clone(), limit);
     let mut registry = Registry::with_prefix("viworks_backend");
     app.metrics.register(&mut registry);
     app.store.register(&mut registry);

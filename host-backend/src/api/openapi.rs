@@ -20,6 +20,7 @@ use super::Shared;
         (name = "plugins", description = "Signed releases that bring verbs"),
         (name = "tokens", description = "Who may ask"),
         (name = "approvers", description = "Whose signatures approve commands"),
+        (name = "receipts", description = "What gateways signed of their invocations"),
         (name = "audit", description = "Every decision"),
         (name = "service", description = "The backend itself"),
     ),

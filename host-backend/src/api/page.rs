@@ -33,6 +33,9 @@ pub enum List {
     Audit,
     Plans,
     Approvers,
+    Receipts,
+    ReceiptKeys,
+    Anchors,
 }
 
 /// The query of a list without filters.
@@ -60,6 +63,9 @@ impl List {
             Self::Audit => "l:",
             Self::Plans => "d:",
             Self::Approvers => "o:",
+            Self::Receipts => "r:",
+            Self::ReceiptKeys => "y:",
+            Self::Anchors => "n:",
         }
     }
 

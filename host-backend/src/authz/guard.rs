@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::action::Action;
 use super::cache::Cache;
 use super::permit::{Forbidden, Permit, Principal};
+use super::rate::RateLimit;
 use super::token::{TokenError, TokenHash};
 use crate::clock::Clock;
 use crate::store::model::{AuditEntry, Decision};
@@ -31,6 +32,7 @@ struct Inner {
     store: Store,
     clock: Clock,
     cache: Cache,
+    limit: RateLimit,
     anonymous: Mutex<Anonymous>,
     refusals: Family<Reason, Counter>,
 }
@@ -38,7 +40,7 @@ struct Inner {
 /// The label of the count of refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
-    /// `unauthenticated` or `forbidden`.
+    /// `unauthenticated`, `forbidden` or `rate`.
     pub reason: &'static str,
 }
 
@@ -58,15 +60,17 @@ pub enum Refusal {
     Unknown,
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    #[error("the token makes more requests than it may")]
+    TooFast(Duration),
     #[error("the token can't be looked up")]
     Store(#[from] StoreError),
 }
 
 impl Guard {
     #[must_use]
-    pub fn new(store: Store, clock: Clock) -> Self {
+    pub fn new(store: Store, clock: Clock, limit: RateLimit) -> Self {
         let anonymous = Mutex::new(Anonymous { second: Instant::now(), audited: 0, left_out: 0 });
-        Self(Arc::new(Inner { store, clock, cache: Cache::default(), anonymous, refusals: Family::default() }))
+        Self(Arc::new(Inner { store, clock, cache: Cache::default(), limit, anonymous, refusals: Family::default() }))
     }
 
     /// The count of refusals, for the metrics' registry.
@@ -87,10 +91,17 @@ impl Guard {
         subject: &str,
     ) -> Result<Permit<A>, Refusal> {
         let refusal = match self.identify(headers).await {
-            Ok(principal) => match Permit::grant(principal) {
-                Ok(permit) => return Ok(permit),
-                Err(forbidden) => Refusal::Forbidden(forbidden),
-            },
+            Ok(principal) => {
+                if let Err(wait) = self.0.limit.take(&principal.name, Instant::now()) {
+                    self.0.refusals.get_or_create(&Reason { reason: "rate" }).inc();
+                    tracing::debug!(actor = principal.name, action = A::NAME, subject, "too fast");
+                    return Err(Refusal::TooFast(wait));
+                }
+                match Permit::grant(principal) {
+                    Ok(permit) => return Ok(permit),
+                    Err(forbidden) => Refusal::Forbidden(forbidden),
+                }
+            }
             Err(refusal) => refusal,
         };
         self.refused::<A>(&refusal, peer, subject).await;
@@ -120,7 +131,7 @@ impl Guard {
     async fn refused<A: Action>(&self, refusal: &Refusal, peer: Option<SocketAddr>, subject: &str) {
         let (actor, left_out) = match refusal {
             // A fault of ours, not a decision.
-            Refusal::Store(_) => return,
+            Refusal::Store(_) | Refusal::TooFast(_) => return,
             Refusal::Forbidden(forbidden) => {
                 self.0.refusals.get_or_create(&Reason { reason: "forbidden" }).inc();
                 (forbidden.principal.name.clone(), 0)

@@ -6,15 +6,18 @@
 //! - [`action`]: actions, and the roles that may do them
 //! - [`permit`]: principals, and the proof that they may
 //! - `cache`: principals remembered for seconds
+//! - `rate`: how often a token may ask
 //! - [`guard`]: the way from headers to a permit
 
 pub mod action;
 mod cache;
 pub mod guard;
 pub mod permit;
+mod rate;
 pub mod token;
 
 pub use action::Action;
 pub use guard::{Guard, Refusal};
 pub use permit::{Forbidden, Permit, Principal};
+pub use rate::RateLimit;
 pub use token::{NewToken, TokenHash};

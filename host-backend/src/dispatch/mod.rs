@@ -6,6 +6,7 @@
 //! - [`order`]: the warrant and the order's text, made once a command
 //! - [`flight`]: what is at which agent now
 //! - [`deliver`]: what reconnected agents are owed, and batches
+//! - [`receipts`]: the signed records beside results, their chains, their anchors
 //! - [`settle`]: results into the store in groups, then acknowledged
 //! - [`expiry`]: what nobody answered in time
 //! - [`cancel`]: the way back before the end
@@ -20,6 +21,7 @@ mod events;
 mod expiry;
 mod flight;
 mod order;
+mod receipts;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -69,6 +71,7 @@ pub struct Parts {
     pub slots: u32,
     pub max_targets: u32,
     pub grace_ms: u64,
+    pub anchor_secs: u64,
 }
 
 #[derive(Debug)]
@@ -131,6 +134,10 @@ impl Engine {
         background.supervise("deliverer", move || deliver::run(this.clone()));
         let this = engine.clone();
         background.supervise("expiry", move || expiry::run(this.clone()));
+        let this = engine.clone();
+        background.supervise("receipts", move || receipts::walk(this.clone()));
+        let this = engine.clone();
+        background.supervise("anchors", move || receipts::anchor_them(this.clone()));
         Ok(engine)
     }
 

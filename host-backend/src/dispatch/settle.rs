@@ -32,8 +32,15 @@ impl Engine {
     /// An agent's session reports how an invocation ended. Waits while too many results
     /// wait, so that the agent's socket is not read meanwhile.
     pub(crate) async fn result(&self, agent: &AgentId, invocation: InvocationId, report: &Report) {
-        let Ok(text) = serde_json::to_string(report) else { return };
-        let kib = u32::try_from(text.len() / 1_024 + 1).unwrap_or(u32::MAX);
+        let receipt = self.receipt(agent, &invocation, report).await;
+        // It is kept as what it is, not inside the report.
+        let text = match &receipt {
+            Some(_) => serde_json::to_string(&Report { receipt: None, ..report.clone() }),
+            None => serde_json::to_string(report),
+        };
+        let Ok(text) = text else { return };
+        let bytes = text.len() + receipt.as_ref().map_or(0, |r| r.envelope.len());
+        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
         let Ok(room) = self.inner.report_room.clone().acquire_many_owned(kib).await else { return };
         let settlement = Settlement {
             invocation,
@@ -41,6 +48,7 @@ impl Engine {
             state: report.outcome.into(),
             report: text,
             plan: report.plan.clone().filter(|_| report.outcome == Outcome::Succeeded),
+            receipt,
             started_ms: (report.started_ms > 0).then_some(report.started_ms),
             finished_ms: self.now_ms(),
         };

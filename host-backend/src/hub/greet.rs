@@ -12,6 +12,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use viworks_protocol::VERSION;
 use viworks_protocol::frame::{BackendFrame, GatewayFrame, Hello};
+use viworks_signing::keys::PublicKey;
 
 use super::port::Port;
 use super::rate::Rates;
@@ -47,7 +48,18 @@ pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identi
         Ok(Err(no)) => return refuse(&port, &identity, &mut outbound, no).await,
         Err(_) => return refuse(&port, &identity, &mut outbound, refused("hello", "no hello in time", 60)).await,
     };
+    let receipt_key = match hello.receipt_key.as_deref().map(PublicKey::from_pem).transpose() {
+        Ok(key) => key,
+        Err(error) => {
+            let no = refused("receipt-key", error.to_string(), 600);
+            return refuse(&port, &identity, &mut outbound, no).await;
+        }
+    };
     let (session, queue) = port.hub.session_for(identity.agent.clone(), identity);
+    if let Some(key) = receipt_key {
+        // The only place where it is set.
+        let _ = session.receipt_key.set(key);
+    }
     if let Err(no) = admit(&port, &session).await {
         return refuse(&port, &session.identity, &mut outbound, no).await;
     }
@@ -70,6 +82,7 @@ pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identi
         labels: hello.labels,
         max_concurrency: hello.max_concurrency,
         plugins: hello.plugins,
+        receipt_key: receipt_key.and_then(|key| Some((key.id(), key.to_pem().ok()?))),
         at_ms: session.since_ms,
     }));
     if port.store.note(note).await.is_err() {

@@ -26,13 +26,14 @@ mod wire;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 use viworks_protocol::chunk::Part;
 use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::id::AgentId;
+use viworks_signing::keys::PublicKey;
 
 use crate::clock::Clock;
 
@@ -84,6 +85,8 @@ pub(crate) struct Session {
     pub serial: u64,
     pub identity: Identity,
     pub since_ms: u64,
+    /// What its receipts are signed by, once its hello said so.
+    pub receipt_key: OnceLock<PublicKey>,
     out: mpsc::Sender<Out>,
     /// Of the ping that is to be answered.
     nonce: AtomicU64,
@@ -199,6 +202,7 @@ impl Hub {
             serial: self.inner.serial.fetch_add(1, Ordering::Relaxed),
             identity,
             since_ms: now,
+            receipt_key: OnceLock::new(),
             out,
             nonce: AtomicU64::new(0),
             pong_ms: AtomicU64::new(now),

@@ -2,12 +2,13 @@
 //! one writer commits in groups; reads are pages on indexes and never wait for it.
 //! Refuses: SQL outside an engine's folder, unbounded lists, a second writer.
 //!
-//! - [`model`]: what is kept
+//! - [`model`], [`receipt`]: what is kept
 //! - [`write`]: every change
 //! - [`writer`]: the queue and the group commit
 //! - [`sqlite`]: the embedded engine
 
 pub mod model;
+pub mod receipt;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use model::{
     Agent, AgentFilter, Approved, Approver, AuditEntry, AuditRow, Command, CommandFilter, Invocation, InvocationState,
     Page, PageOf, PlanGroup, Plugin, PluginSpread, Resolution, Selector, StoredSample, Token,
 };
+use receipt::{ChainEnd, ReceiptFilter, ReceiptKey, StoredAnchor, StoredReceipt, Walked};
 use write::{
     Acceptance, Answer, Approval, Cancelled, Claimed, Expired, Horizon, NewCommand, NewPlugin, Note, Op, PartKey,
     Publication, Settled, Settlement,
@@ -184,6 +186,11 @@ writes! {
     /// `false`: there was none.
     remove_approver(key: String, audit: AuditEntry) -> bool =
         Op::RemoveApprover { key, audit } => Answer::Done(done) => done;
+    /// Follow the chains of receipts on, a bounded part of what came.
+    walk_receipts(now_ms: u64) -> Walked = Op::WalkReceipts { now_ms } => Answer::Walked(w) => w;
+    /// Store an anchor over the ends of these chains.
+    anchor(anchor: StoredAnchor, ends: Vec<ChainEnd>) -> bool =
+        Op::Anchor { anchor: Box::new(anchor), ends } => Answer::Done(done) => done;
     /// End what is past its time, a bounded part of it.
     expire(now_ms: u64, grace_ms: u64) -> Expired = Op::Expire { now_ms, grace_ms } => Answer::Expired(e) => e;
     publish(new: NewPlugin) -> Publication = Op::Publish(Box::new(new)) => Answer::Published(p) => *p;
@@ -257,6 +264,17 @@ reads! {
     command_of_plan(digest: &str) -> Option<Command>;
     /// The agents on which it had effects that no command took back.
     undo_targets(command: &CommandId) -> Vec<AgentId>;
+    /// Chain by chain, each in its order.
+    receipts(filter: &ReceiptFilter, page: &PageOf) -> Page<StoredReceipt>;
+    /// By agent.
+    receipt_keys(agent: Option<&AgentId>, page: &PageOf) -> Page<ReceiptKey>;
+    /// Whether receipts came whose chains were not followed.
+    receipts_unwalked() -> bool;
+    /// Ends of lasting chains that no anchor has seen; at most `limit`.
+    moved_chains(limit: u32) -> Vec<ChainEnd>;
+    last_anchor() -> Option<StoredAnchor>;
+    /// Oldest first.
+    anchors(page: &PageOf) -> Page<StoredAnchor>;
     /// Keys by id.
     approvers(page: &PageOf) -> Page<Approver>;
     /// The keys of one operator.

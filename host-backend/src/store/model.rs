@@ -12,6 +12,8 @@ use viworks_protocol::telemetry::Sample;
 use viworks_protocol::warrant::Mode;
 use viworks_signing::dsse::Envelope;
 
+use super::receipt::ChainStanding;
+
 /// The most rows of one page.
 pub const MAX_PAGE: u32 = 1_000;
 
@@ -59,6 +61,8 @@ pub struct Agent {
     pub first_seen_ms: u64,
     pub last_seen_ms: u64,
     pub plugins: Vec<PluginStatus>,
+    /// Of the key that is pinned, if there is one.
+    pub receipts: Option<ChainStanding>,
 }
 
 /// All given conditions must hold.

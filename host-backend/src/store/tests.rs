@@ -77,6 +77,7 @@ fn settlement(target: &Target, by: &AgentId) -> Settlement {
         state: InvocationState::Succeeded,
         report: serde_json::to_string(&report(Outcome::Succeeded)).expect("a report"),
         plan: None,
+        receipt: None,
         started_ms: Some(NOW + 1),
         finished_ms: NOW + 2,
     }
@@ -379,7 +380,7 @@ async fn samples_roll_up_and_go() {
         hours.items.iter().map(|s| (s.at_ms, s.samples, s.sample.cpu_percent)).collect::<Vec<_>>(),
         [(hour, 3, 30.0)]
     );
-    let horizon = Horizon { telemetry_ms: hour + 2_000, hours_ms: hour, commands_ms: 0, audit_ms: 0 };
+    let horizon = Horizon { telemetry_ms: hour + 2_000, hours_ms: hour, commands_ms: 0, receipts_ms: 0, audit_ms: 0 };
     assert_eq!(store.prune(horizon).await.expect("pruned"), 2);
     let raw = store.telemetry(&agent("a"), 0, Resolution::Raw, &page).await.expect("read");
     assert_eq!(raw.items.len(), 1);
@@ -394,7 +395,7 @@ async fn ended_commands_go_and_open_ones_stay() {
     let ended = accept(&store, new).await.id;
     store.settle(targets.iter().map(|t| settlement(t, &t.agent)).collect()).await.expect("settled");
     let open = accept(&store, command(1, 0, None)).await.id;
-    let horizon = Horizon { telemetry_ms: 0, hours_ms: 0, commands_ms: NOW + 1, audit_ms: 0 };
+    let horizon = Horizon { telemetry_ms: 0, hours_ms: 0, commands_ms: NOW + 1, receipts_ms: 0, audit_ms: 0 };
     assert_eq!(store.prune(horizon).await.expect("pruned"), 3);
     assert!(store.command(&ended).await.expect("read").is_none());
     assert!(store.command(&open).await.expect("read").is_some());

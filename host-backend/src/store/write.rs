@@ -8,6 +8,7 @@ use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::telemetry::Sample;
 
 use super::model::{Approved, Approver, AuditEntry, Command, InvocationState, Plugin, Token};
+use super::receipt::{ChainEnd, NewReceipt, StoredAnchor, Walked};
 
 /// A command to be stored with all its invocations.
 #[derive(Debug, Clone)]
@@ -60,6 +61,7 @@ pub struct Settlement {
     pub report: String,
     /// The digest of its plan, if it made one.
     pub plan: Option<String>,
+    pub receipt: Option<Box<NewReceipt>>,
     pub started_ms: Option<u64>,
     pub finished_ms: u64,
 }
@@ -140,6 +142,7 @@ pub struct Horizon {
     pub hours_ms: u64,
     pub commands_ms: u64,
     pub audit_ms: u64,
+    pub receipts_ms: u64,
 }
 
 /// A change whose caller waits.
@@ -168,6 +171,13 @@ pub enum Op {
     RemoveApprover {
         key: String,
         audit: AuditEntry,
+    },
+    WalkReceipts {
+        now_ms: u64,
+    },
+    Anchor {
+        anchor: Box<StoredAnchor>,
+        ends: Vec<ChainEnd>,
     },
     Expire {
         now_ms: u64,
@@ -209,6 +219,8 @@ pub struct AgentHello {
     pub labels: BTreeMap<String, String>,
     pub max_concurrency: u32,
     pub plugins: Vec<PluginStatus>,
+    /// Id and SPKI PEM of the key that signs its receipts.
+    pub receipt_key: Option<(String, String)>,
     pub at_ms: u64,
 }
 
@@ -254,6 +266,7 @@ pub enum Answer {
     Cancelled(Option<Box<Cancelled>>),
     /// `None`: there is no such command.
     Approved(Option<Box<Approval>>),
+    Walked(Walked),
     Expired(Expired),
     Published(Box<Publication>),
     /// Whether there was something to do it to.

@@ -1,6 +1,7 @@
 //! End to end: the real programs, real services, and what users would do with them.
 //! One file a story; each test has a cluster of its own.
 
+mod approvals;
 mod contract;
 mod crash;
 mod delivery;
@@ -12,8 +13,11 @@ mod journey;
 mod openvpn;
 mod operator;
 mod people;
+mod plan;
 mod plugins;
+mod receipts;
 mod simulated;
+mod undo;
 mod wireguard;
 
 /// What every test gives.

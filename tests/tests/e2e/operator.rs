@@ -2,51 +2,16 @@
 //! exit codes and its JSON are what their scripts rely on.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
+use viworks_tests::cli::Operator;
 use viworks_tests::cluster::Cluster;
 use viworks_tests::gateway::Gateway;
-use viworks_tests::program::{eventually, program, workspace};
+use viworks_tests::program::{eventually, workspace};
 
 use crate::Result;
-
-struct Operator {
-    url: String,
-    token: String,
-}
-
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Operator {
-    fn of(cluster: &Cluster, role: &str) -> std::io::Result<Self> {
-        Ok(Self { url: cluster.api.url().to_owned(), token: cluster.token(&format!("cli-{role}"), role)? })
-    }
-
-    fn types(&self, line: &[&str]) -> std::io::Result<Ran> {
-        let output = Command::new(program("viworks")?)
-            .args(line)
-            .env("VIWORKS_URL", &self.url)
-            .env("VIWORKS_TOKEN", &self.token)
-            .env_remove("VIWORKS_TOKEN_FILE")
-            .stdin(Stdio::null())
-            .output()?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Ran { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
-    }
-
-    fn json(&self, line: &[&str]) -> std::io::Result<(Option<i32>, Value)> {
-        let ran = self.types(&[line, &["--json"]].concat())?;
-        let value =
-            serde_json::from_str(&ran.stdout).map_err(|e| std::io::Error::other(format!("{e}: {}", ran.stderr)))?;
-        Ok((ran.code, value))
-    }
-}
 
 #[test]
 fn an_operator_publishes_runs_and_reads() -> Result {

@@ -106,6 +106,7 @@ impl Fixture {
             labels: BTreeMap::from([("tier".into(), tier.into())]),
             max_concurrency: 4,
             plugins: vec![],
+            receipt_key: None,
             at_ms: self.app.clock.now_ms(),
         };
         self.app.store.note(Note::Hello(Box::new(hello))).await.unwrap();

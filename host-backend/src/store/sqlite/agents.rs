@@ -14,7 +14,12 @@ use crate::store::write::AgentHello;
 
 const COLUMNS: &str = "SELECT a.*, (SELECT json_group_array(json_object('plugin', p.plugin, 'version', p.version,
         'digest', p.digest, 'state', p.state, 'detail', p.detail)) FROM agent_plugins AS p WHERE p.agent = a.id)
-    AS plugins";
+    AS plugins,
+    (SELECT json_object('key', k.key_id, 'since_ms', k.first_ms, 'last', coalesce(h.seq, 0),
+        'missing', coalesce(h.seq - h.held, 0),
+        'former_keys', (SELECT count(*) - 1 FROM receipt_keys AS f WHERE f.agent = a.id))
+     FROM receipt_keys AS k LEFT JOIN receipt_heads AS h ON h.agent = k.agent AND h.chain = k.key_id
+     WHERE k.agent = a.id AND k.key_id = a.receipt_key) AS receipts";
 
 /// Register agents or renew what is known of them; labels and plugins are replaced.
 pub(super) async fn hello(conn: &mut SqliteConnection, hellos: &[&AgentHello]) -> Result<(), StoreError> {
@@ -26,7 +31,10 @@ pub(super) async fn hello(conn: &mut SqliteConnection, hellos: &[&AgentHello]) -
     let labels: Vec<_> = hellos.iter().flat_map(|h| h.labels.iter().map(|(k, v)| (k, v, &h.agent))).collect();
     let plugins: Vec<_> =
         hellos.iter().flat_map(|h| h.plugins.iter().map(|p| (&h.agent, p))).map(|(a, p)| status_row(a, p)).collect();
-    let (agents, ids, labels, plugins) = (json(&agents)?, json(&ids)?, json(&labels)?, json(&plugins)?);
+    let keys: Vec<_> =
+        hellos.iter().filter_map(|h| h.receipt_key.as_ref().map(|(id, pem)| (&h.agent, id, pem, h.at_ms))).collect();
+    let (agents, ids, labels, plugins, keys) =
+        (json(&agents)?, json(&ids)?, json(&labels)?, json(&plugins)?, json(&keys)?);
     // WHERE true: without it SQLite takes ON for a join's.
     for (sql, list) in [
         (
@@ -46,11 +54,29 @@ pub(super) async fn hello(conn: &mut SqliteConnection, hellos: &[&AgentHello]) -
         ),
         ("DELETE FROM agent_plugins WHERE agent IN (SELECT value FROM json_each(?1))", &ids),
         (STATUS, &plugins),
+        (CHANGED_KEYS, &keys),
+        (
+            "INSERT OR IGNORE INTO receipt_keys (agent, key_id, pem, first_ms)
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)",
+            &keys,
+        ),
+        (
+            "UPDATE agents SET receipt_key = j.value ->> 1 FROM json_each(?1) AS j
+             WHERE agents.id = j.value ->> 0 AND agents.receipt_key IS NOT j.value ->> 1",
+            &keys,
+        ),
     ] {
         sqlx::query(sql).bind(list).execute(&mut *conn).await.map_err(StoreError::Statement)?;
     }
     Ok(())
 }
+
+/// Said before the new key is pinned.
+const CHANGED_KEYS: &str = "INSERT INTO audit (at_ms, actor, action, subject, decision, detail)
+    SELECT j.value ->> 3, 'agent:' || a.id, 'agent.receipt-key', 'agent:' || a.id, 'allowed',
+        'from ' || a.receipt_key || ' to ' || (j.value ->> 1)
+    FROM json_each(?1) AS j CROSS JOIN agents AS a ON a.id = j.value ->> 0
+    WHERE a.receipt_key IS NOT NULL AND a.receipt_key <> j.value ->> 1";
 
 const STATUS: &str = "INSERT OR REPLACE INTO agent_plugins (agent, plugin, version, digest, state, detail)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1)";

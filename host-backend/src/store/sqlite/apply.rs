@@ -4,7 +4,7 @@
 use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 
-use super::{accept, agents, approvals, expiry, ledger, plugins, prune, settle, settle_one, telemetry};
+use super::{accept, agents, approvals, expiry, ledger, plugins, prune, receipts, settle, settle_one, telemetry};
 use crate::store::StoreError;
 use crate::store::write::{Answer, Note, Op, Settlement};
 
@@ -48,6 +48,11 @@ pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, S
         }
         Op::AddApprover { approver, audit } => Answer::Done(approvals::add(conn, approver, audit).await?),
         Op::RemoveApprover { key, audit } => Answer::Done(approvals::remove(conn, key, audit).await?),
+        Op::WalkReceipts { now_ms } => Answer::Walked(receipts::walk(conn, *now_ms).await?),
+        Op::Anchor { anchor, ends } => {
+            receipts::anchor(conn, anchor, ends).await?;
+            Answer::Done(true)
+        }
         Op::Expire { now_ms, grace_ms } => Answer::Expired(expiry::expire(conn, *now_ms, *grace_ms).await?),
         Op::Publish(new) => Answer::Published(Box::new(plugins::publish(conn, new).await?)),
         Op::Deactivate { plugin, audit } => Answer::Done(plugins::deactivate(conn, plugin, audit).await?),

@@ -11,6 +11,7 @@ mod ledger;
 mod plans;
 mod plugins;
 mod prune;
+mod receipts;
 mod rows;
 mod settle;
 mod settle_one;

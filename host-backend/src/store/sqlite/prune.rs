@@ -3,7 +3,7 @@
 
 use sqlx::{Row as _, SqliteConnection};
 
-use super::{int, json};
+use super::{int, json, receipts};
 use crate::store::StoreError;
 use crate::store::write::Horizon;
 
@@ -36,6 +36,7 @@ pub(super) async fn prune(conn: &mut SqliteConnection, horizon: &Horizon) -> Res
             .map_err(StoreError::Statement)?;
         gone += done.rows_affected();
     }
+    gone += receipts::prune(conn, horizon.receipts_ms, ROWS).await?;
     Ok(gone + commands(conn, horizon.commands_ms).await?)
 }
 

@@ -149,6 +149,12 @@ pub(super) fn agent(row: &SqliteRow) -> Result<Agent, StoreError> {
         first_seen_ms: row.number("first_seen_ms")?,
         last_seen_ms: row.number("last_seen_ms")?,
         plugins: row.json_value("plugins")?,
+        receipts: match row.maybe_text("receipts")? {
+            Some(text) => {
+                Some(serde_json::from_str(&text).map_err(|_| StoreError::Corrupt { what: "receipts", text })?)
+            }
+            None => None,
+        },
     })
 }
 

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, HashSet};
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
 use super::json;
+use super::receipts::{self, insert_receipts};
 use super::rows::{self, RowExt as _};
 use crate::store::StoreError;
 use crate::store::model::{Command, CommandState, Counts, InvocationState};
+use crate::store::receipt::NewReceipt;
 use crate::store::write::{Settled, Settlement, Verdict};
 
 /// How the counts of one command move.
@@ -126,8 +128,9 @@ const FIND_WITH_COMMANDS: &str = find!("c.*");
 
 const MOVE_COUNTS: &str = move_counts!("?1");
 const WRITE_ENDS: &str = write_ends!();
-const SETTLE: &str = concat!(write_ends!(), "; ", move_counts!("?2"));
-const SETTLE_ALONE: &str = concat!("BEGIN IMMEDIATE; ", write_ends!(), "; ", move_counts!("?2"), "; COMMIT");
+const SETTLE: &str = concat!(write_ends!(), "; ", move_counts!("?2"), "; ", insert_receipts!("?3"));
+const SETTLE_ALONE: &str =
+    concat!("BEGIN IMMEDIATE; ", write_ends!(), "; ", move_counts!("?2"), "; ", insert_receipts!("?3"), "; COMMIT");
 
 /// Move the counts of commands and, with them, their states; answers the commands.
 pub(super) async fn touch(
@@ -235,6 +238,7 @@ pub(super) async fn settle(
     let mut verdicts = vec![Verdict::Absent; settlements.len()];
     let (mut ends, mut deltas) = (Vec::with_capacity(found.len()), BTreeMap::<i64, Delta>::new());
     let mut taken = HashSet::new();
+    let mut came = Vec::new();
     let mut now_ms = 0;
     for row in &found {
         let place = usize::try_from(row.number("place")?).unwrap_or(usize::MAX);
@@ -264,6 +268,9 @@ pub(super) async fn settle(
             finished_ms: settlement.finished_ms,
         });
         now_ms = now_ms.max(settlement.finished_ms);
+        if let Some(receipt) = &settlement.receipt {
+            came.push((settlement, id.clone(), &**receipt));
+        }
         verdicts[place] = Verdict::Settled { command: id, ordinal, seq };
     }
     let rows = if few { found } else { command_rows(conn, &deltas).await? };
@@ -272,11 +279,20 @@ pub(super) async fn settle(
         sqlx::query(if alone { SETTLE_ALONE } else { SETTLE })
             .bind(end_list(&ends)?)
             .bind(changes)
+            .bind(receipt_list(&came)?)
             .execute(&mut *conn)
             .await
             .map_err(StoreError::Statement)?;
     }
     Ok(Settled { verdicts, commands })
+}
+
+fn receipt_list(came: &[(&Settlement, CommandId, &NewReceipt)]) -> Result<String, StoreError> {
+    let rows: Vec<_> = came
+        .iter()
+        .map(|(s, command, new)| receipts::row(&s.agent, command.as_str(), s.invocation.as_str(), s.finished_ms, new))
+        .collect();
+    json(&rows)
 }
 
 /// Gateways have journaled these: they run. Only an agent's own, and only from `sent`.

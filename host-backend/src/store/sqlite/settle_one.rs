@@ -20,7 +20,20 @@ const SETTLE: &str = "BEGIN IMMEDIATE;
         plan = ?8
     WHERE id = ?4 AND agent = ?5 AND seq IS NULL
         AND EXISTS (SELECT 1 FROM commands WHERE n = invocations.command AND targets = 1);
+    INSERT OR IGNORE INTO receipts (agent, chain, seq, sha256, prev, boot, command, invocation, at_ms, fault, walked,
+        envelope)
+    SELECT ?5, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5,
+        (SELECT c.id FROM invocations AS i JOIN commands AS c ON c.n = i.command WHERE i.id = ?4), ?4, ?2, j.value ->> 9,
+        j.value ->> 10, j.value ->> 11
+    FROM json_each(?9) AS j WHERE changes() = 1;
     COMMIT";
+
+/// A list of one, or of none.
+fn receipt(of: &Settlement) -> Result<Option<String>, StoreError> {
+    let Some(new) = &of.receipt else { return Ok(None) };
+    let row = super::receipts::row(&of.agent, "", of.invocation.as_str(), of.finished_ms, new);
+    super::json(&[row]).map(Some)
+}
 
 /// `None`: it is no such command's, or not open, or not this agent's; nothing changed.
 pub(super) async fn settle_one(
@@ -42,6 +55,7 @@ pub(super) async fn settle_one(
         .bind(&settlement.report)
         .bind(settlement.started_ms.map(super::int))
         .bind(settlement.plan.as_deref())
+        .bind(receipt(settlement)?)
         .fetch_all(conn)
         .await
         .map_err(StoreError::Statement)?;
