@@ -5,7 +5,7 @@ set -euo pipefail
 declare -A package_of=(
   [cc]=build-essential [make]=make [curl]=curl [jq]=jq [openssl]=openssl [ip]=iproute2 [ping]=iputils-ping
   [iptables]=iptables [openvpn]=openvpn [wg]=wireguard-tools [wireguard-go]=wireguard-go [dockerd]=docker.io
-  [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux [softhsm2-util]=softhsm2
+  [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux [docker-registry]=docker-registry [softhsm2-util]=softhsm2
 )
 missing=()
 for program in "${!package_of[@]}"; do

@@ -87,6 +87,15 @@ impl Client {
         self.answer(path, self.authorize(self.agent.post(self.url(path))).send_json(body))
     }
 
+    /// Post bytes as they are.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn post_bytes(&self, path: &str, bytes: Vec<u8>) -> Result<Value, Error> {
+        let request = self.authorize(self.agent.post(self.url(path))).content_type("application/octet-stream");
+        self.answer(path, request.send(&bytes[..]))
+    }
+
     /// # Errors
     /// As [`Self::get`].
     pub fn delete(&self, path: &str) -> Result<Value, Error> {

@@ -19,6 +19,9 @@ use crate::dispatch::Engine;
 use crate::health::Kept;
 use crate::hub::{self, Files, Hub, Port, Tls};
 use crate::metrics::Metrics;
+use crate::repository::oci::Registries;
+use crate::repository::{self, Releases, Repository};
+use crate::rollouts::{self, Observer, Rollouts};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::{api, chores, keys};
@@ -36,6 +39,8 @@ pub struct AppState {
     pub catalog: Catalog,
     pub hub: Hub,
     pub engine: Engine,
+    pub rollouts: Rollouts,
+    pub releases: Releases,
     pub telemetry: Telemetry,
     pub metrics: Metrics,
     pub background: Background,
@@ -48,6 +53,10 @@ pub enum AppError {
     Store(#[source] crate::store::StoreError),
     #[error("the plugin catalogue")]
     Catalog(#[source] crate::catalog::CatalogError),
+    #[error("{path} can't be read")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the release repository")]
+    Repository(#[source] crate::repository::RepositoryError),
     #[error("keys")]
     Key(#[source] keys::KeyError),
     #[error("TLS of the agents' port")]
@@ -76,12 +85,14 @@ impl AppState {
         let catalog = Catalog::load(store.clone(), clock.clone(), trusted).await.map_err(AppError::Catalog)?;
         let hub = Hub::new(clock.clone());
         let telemetry = Telemetry::new(clock.clone(), metrics.clone());
+        let observer = Observer::default();
         let engine = Engine::start(crate::dispatch::Parts {
             store: store.clone(),
             hub: hub.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             background: background.clone(),
+            observer: observer.clone(),
             key,
             slots: config.slots,
             max_targets: config.max_targets,
@@ -90,9 +101,36 @@ impl AppState {
         })
         .await
         .map_err(AppError::Store)?;
+        let rollouts = Rollouts::new(rollouts::Parts {
+            catalog: catalog.clone(),
+            store: store.clone(),
+            hub: hub.clone(),
+            engine: engine.clone(),
+            observer,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+        })
+        .await
+        .map_err(AppError::Store)?;
+        let repository = open_repository(&config, &catalog, &rollouts, &store, &clock, &metrics).await?;
+        let registries = Registries::new(config.registries.clone());
+        let releases = Releases { catalog: catalog.clone(), repository, registries };
         let config = Arc::new(config);
         let kept_health = Kept::default();
-        Ok(Self { config, clock, store, catalog, hub, engine, telemetry, metrics, background, kept_health })
+        Ok(Self {
+            config,
+            clock,
+            store,
+            catalog,
+            hub,
+            engine,
+            rollouts,
+            releases,
+            telemetry,
+            metrics,
+            background,
+            kept_health,
+        })
     }
 
     /// Stop every task, then the store. Answers whether all ended in time.
@@ -101,6 +139,29 @@ impl AppState {
         self.store.close().await;
         clean
     }
+}
+
+async fn open_repository(
+    config: &Config,
+    catalog: &Catalog,
+    rollouts: &Rollouts,
+    store: &Store,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Result<Option<Repository>, AppError> {
+    let Some(path) = &config.trusted_root else { return Ok(None) };
+    let root = std::fs::read(path).map_err(|source| AppError::Read { path: path.clone(), source })?;
+    let parts = repository::Parts {
+        catalog: catalog.clone(),
+        rollouts: rollouts.clone(),
+        store: store.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        root,
+        directory: config.repository.clone(),
+        activates: config.repository_activates,
+    };
+    Repository::open(parts).await.map(Some).map_err(AppError::Repository)
 }
 
 /// The data directory, for its owner alone where it is made here.
@@ -190,6 +251,8 @@ impl AppState {
             engine: self.engine.clone(),
             catalog: self.catalog.clone(),
             telemetry: self.telemetry.clone(),
+            observer: self.rollouts.observer().clone(),
+            repository: self.releases.repository.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
@@ -212,6 +275,12 @@ impl AppState {
         background.supervise("telemetry", move || {
             state.telemetry.clone().run(state.store.clone(), state.background.token().clone())
         });
+        let state = self.clone();
+        background.supervise("rollouts", move || state.rollouts.clone().run(state.background.token().clone()));
+        if let Some(repository) = self.releases.repository.clone() {
+            let stop = background.token().clone();
+            background.supervise("repository", move || repository.clone().run(stop.clone()));
+        }
         let state = self.clone();
         background.supervise("stale-agents", move || chores::stale_agents(state.clone()));
         let state = self.clone();

@@ -133,7 +133,7 @@ mod tests {
         assert!(post(&state, &schedule).await.is_err(), "no plugin has the verb yet");
         let bytes = component("containers");
         let signed = release(&key, "containers", 1, CLEANUP, &bytes);
-        state.catalog.publish(bytes.into(), signed, "tests").await.expect("published");
+        state.catalog.publish(bytes.into(), signed, crate::catalog::Wanted::Active, "tests").await.expect("published");
         assert_eq!(post(&state, &schedule).await, Ok(()));
         let page = state.store.commands(&CommandFilter::default(), &PageOf::first(10)).await.expect("read");
         let [command] = &page.items[..] else { panic!("one command") };

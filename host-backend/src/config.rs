@@ -3,9 +3,12 @@
 //! keys, and values that nothing could run with.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+use crate::repository::oci::Registry;
 
 const ENV: &str = "VIW_BACKEND_";
 
@@ -28,6 +31,16 @@ pub struct Config {
     pub warrant_key: Option<PathBuf>,
     /// Public keys that releases must be signed by, PEM.
     pub release_keys: PathBuf,
+    /// The release repository's `root.json` that is trusted. With it, only releases that the
+    /// repository speaks for are published.
+    pub trusted_root: Option<PathBuf>,
+    /// A release repository's directory, watched; without it, news comes by upload.
+    pub repository: Option<PathBuf>,
+    /// Whether releases that the repository brings become active at once; otherwise they
+    /// wait for rollouts.
+    pub repository_activates: bool,
+    /// OCI registries that bundles may be pulled from, by `HOST` or `HOST:PORT`.
+    pub registries: BTreeMap<String, Registry>,
     pub heartbeat_secs: u32,
     pub stale_after_secs: u64,
     pub stale_check_secs: u64,
@@ -101,6 +114,10 @@ impl Default for Config {
             agents_crl: None,
             warrant_key: None,
             release_keys: "/etc/viworks/release.pub.pem".into(),
+            trusted_root: None,
+            repository: None,
+            repository_activates: true,
+            registries: BTreeMap::new(),
             heartbeat_secs: 20,
             stale_after_secs: 1_800,
             stale_check_secs: 300,
@@ -214,6 +231,10 @@ impl Config {
                 });
             }
         }
+        if self.repository.is_some() && self.trusted_root.is_none() {
+            let message = "needs trusted_root: a repository is judged by a root.json that came another way";
+            faults.push(Fault { key: "repository".to_owned(), message: message.to_owned() });
+        }
     }
 
     #[must_use]
@@ -237,6 +258,10 @@ const KEYS: &[&str] = &[
     "agents_crl",
     "warrant_key",
     "release_keys",
+    "trusted_root",
+    "repository",
+    "repository_activates",
+    "registries",
     "heartbeat_secs",
     "stale_after_secs",
     "stale_check_secs",
@@ -261,8 +286,11 @@ fn parse(text: &str) -> Result<toml::Table, String> {
     text.parse::<toml::Table>().map_err(|e| e.to_string())
 }
 
-/// A number, a table (`{ … }`), or else the text itself.
+/// A number, `true` or `false`, a table (`{ … }`), or else the text itself.
 fn from_env(text: &str) -> toml::Value {
+    if let Ok(switch) = text.parse::<bool>() {
+        return toml::Value::Boolean(switch);
+    }
     if let Ok(number) = text.parse::<i64>() {
         return toml::Value::Integer(number);
     }
@@ -312,7 +340,7 @@ mod tests {
 
     #[test]
     fn every_key_can_come_from_the_environment() {
-        let whole = "data_dir='d'\nagents_crl='c'\nwarrant_key='w'\nlog_format='text'\n[cleanup_containers_schedule]\nall=true\n";
+        let whole = "data_dir='d'\nagents_crl='c'\nwarrant_key='w'\ntrusted_root='t'\nrepository='r'\nlog_format='text'\n[cleanup_containers_schedule]\nall=true\n";
         let Ok(config) = load(whole, &[]) else { panic!("a configuration") };
         let debug = format!("{config:?}");
         for key in KEYS {

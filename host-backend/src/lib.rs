@@ -4,6 +4,8 @@
 //! - [`api`]: operators' requests
 //! - [`authz`]: who may ask for what
 //! - [`catalog`]: published plugins, their verbs and schemas
+//! - [`repository`]: the release repository, mirrored; bundles from registries
+//! - [`rollouts`]: releases in stages, judged by what they do
 //! - [`dispatch`]: commands on their way to agents and back
 //! - [`hub`]: agents' sessions
 //! - [`telemetry`]: samples into the store
@@ -26,6 +28,8 @@ pub mod health;
 pub mod hub;
 pub mod keys;
 pub mod metrics;
+pub mod repository;
+pub mod rollouts;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

@@ -49,6 +49,10 @@ pub struct Metrics {
     /// Samples dropped because the queue was full.
     pub samples_dropped: Counter,
     pub chunks: Counter,
+    /// What rollouts did, by kind.
+    pub rollouts: Family<Kind, Counter>,
+    /// Updates of the release repository, taken or refused.
+    pub repository_updates: Family<Kind, Counter>,
     /// Times that a background task was started again, by task.
     pub restarts: Family<Kind, Counter>,
 }
@@ -80,6 +84,8 @@ impl Metrics {
         r.register("samples", "Telemetry samples taken", self.samples.clone());
         r.register("samples_dropped", "Telemetry samples dropped", self.samples_dropped.clone());
         r.register("chunks", "Plugin chunks sent", self.chunks.clone());
+        r.register("rollouts", "Steps of rollouts", self.rollouts.clone());
+        r.register("repository_updates", "Updates of the release repository", self.repository_updates.clone());
         r.register("task_restarts", "Background tasks started again", self.restarts.clone());
     }
 }

@@ -16,11 +16,12 @@ use viworks_signing::keys::SecretKey;
 use viworks_signing::release::{Release, Statement};
 
 use crate::background::Background;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Wanted};
 use crate::clock::Clock;
 use crate::dispatch::{Engine, Parts, Request};
 use crate::hub::{Hub, Identity, Out, Session};
 use crate::metrics::Metrics;
+use crate::rollouts::{self, Observer, Rollouts};
 use crate::store::Store;
 use crate::store::write::{AgentHello, Note};
 
@@ -142,6 +143,7 @@ pub(crate) struct World {
     pub hub: Hub,
     pub catalog: Catalog,
     pub engine: Engine,
+    pub rollouts: Rollouts,
     pub key: SecretKey,
 }
 
@@ -155,7 +157,7 @@ impl World {
         let world = Self::open(tempfile::tempdir().expect("a directory"), key, Clock::default(), slots).await;
         let component = component("probe");
         let statements = release(&world.key, "probe", 1, "ping", &component);
-        world.catalog.publish(component.into(), statements, "tests").await.expect("published");
+        world.catalog.publish(component.into(), statements, Wanted::Active, "tests").await.expect("published");
         world
     }
 
@@ -165,13 +167,14 @@ impl World {
         let store = Store::open(&dir.path().join("viworks.db")).await.expect("a store");
         let hub = Hub::new(clock.clone());
         let catalog = Catalog::load(store.clone(), clock.clone(), vec![key.public()]).await.expect("a catalogue");
-        let pem = key.to_pem().expect("PEM");
+        let (pem, observer) = (key.to_pem().expect("PEM"), Observer::default());
         let engine = Engine::start(Parts {
             store: store.clone(),
             hub: hub.clone(),
             clock: clock.clone(),
-            metrics,
+            metrics: metrics.clone(),
             background: background.clone(),
+            observer: observer.clone(),
             key: SecretKey::from_pem(&pem).expect("the key"),
             slots,
             max_targets: 10_000,
@@ -180,7 +183,18 @@ impl World {
         })
         .await
         .expect("an engine");
-        Self { dir, clock, background, store, hub, catalog, engine, key }
+        let rollouts = Rollouts::new(rollouts::Parts {
+            catalog: catalog.clone(),
+            store: store.clone(),
+            hub: hub.clone(),
+            engine: engine.clone(),
+            observer,
+            clock: clock.clone(),
+            metrics,
+        })
+        .await
+        .expect("rollouts");
+        Self { dir, clock, background, store, hub, catalog, engine, rollouts, key }
     }
 
     /// Stop, and start again on the same directory.

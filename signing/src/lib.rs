@@ -36,6 +36,7 @@ pub mod keyref;
 pub mod keys;
 pub mod manifest;
 pub mod names;
+pub mod oci;
 pub mod pack;
 pub mod pkcs11;
 pub mod policy;

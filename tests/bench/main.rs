@@ -6,6 +6,7 @@ mod invocation;
 mod journey;
 mod parts;
 mod receipts;
+mod release;
 mod report;
 
 use std::io::Write as _;
@@ -34,6 +35,10 @@ fn main() -> std::io::Result<ExitCode> {
     if wanted("fleet") {
         say("fan_out_5000 and memory_per_agent");
         journey::fleet(&mut table, &runtime, 5_000)?;
+    }
+    if wanted("release_to_1000") {
+        say("release_to_1000");
+        release::to_fleet(&mut table, 1_000)?;
     }
     if wanted("gateway") {
         say("start_to_connected and gateway_rss");

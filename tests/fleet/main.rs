@@ -36,6 +36,13 @@ struct Args {
     /// The result that every verb gets, as JSON.
     #[arg(long, default_value = "{}")]
     result: String,
+    /// Fetch offered plugins, and say what is active.
+    #[arg(long)]
+    fetch: bool,
+    /// Let so many of a hundred invocations of a release fail: DIGEST=PERCENT, where the
+    /// digest's beginning suffices. Implies --fetch.
+    #[arg(long, value_parser = failing)]
+    fail: Vec<(String, u32)>,
     /// Handshakes under way at once.
     #[arg(long, default_value_t = 64)]
     handshakes: usize,
@@ -58,13 +65,19 @@ fn behaviour(text: &str) -> Result<Behaviour, String> {
     }
 }
 
+fn failing(text: &str) -> Result<(String, u32), String> {
+    let (digest, rate) = text.split_once('=').ok_or("is not DIGEST=PERCENT")?;
+    rate.parse().map(|rate| (digest.to_owned(), rate)).map_err(|_| format!("{rate:?} is not a percentage"))
+}
+
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let args = Args::parse();
     if !args.backend.ip().is_loopback() {
         return Err(std::io::Error::other("--backend must be a loopback address"));
     }
-    let answers = Arc::new(Answers::new(&args.result)?);
+    let answers = Answers::new(&args.result)?;
+    let answers = Arc::new(if args.fetch || !args.fail.is_empty() { answers.with_plugins(args.fail) } else { answers });
     let ca = std::fs::read_to_string(args.dir.join("ca.pem"))?;
     let gate = Arc::new(Semaphore::new(args.handshakes));
     for n in args.first..args.first + args.agents {

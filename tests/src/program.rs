@@ -145,6 +145,18 @@ impl Running {
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or_default();
         line.trim().trim_end_matches(" kB").parse().map_err(Error::other)
     }
+
+    /// Cpu time used so far, in milliseconds; the kernel counts in hundredths of a second.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_ms(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // After the name in brackets, which may hold anything: user and system time.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+        ticks(11).zip(ticks(12)).map(|(user, system)| (user + system) * 10.0).ok_or_else(|| Error::other(stat))
+    }
 }
 
 impl Drop for Running {

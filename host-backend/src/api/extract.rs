@@ -20,6 +20,9 @@ use crate::authz::{Action, Permit};
 /// A body must have arrived within this time, whatever its size.
 pub const BODY_WITHIN: Duration = Duration::from_secs(20);
 
+/// The same for a large one.
+const OCTETS_WITHIN: Duration = Duration::from_secs(60);
+
 /// What is read and forgotten of a refused body, in bytes and time.
 const DRAINED: usize = 8 * 1024 * 1024;
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -31,6 +34,10 @@ pub struct Json<T>(pub T);
 /// A JSON body, or the defaults where there is none.
 #[derive(Debug)]
 pub struct MaybeJson<T>(pub T);
+
+/// A body of plain bytes.
+#[derive(Debug)]
+pub struct Octets(pub Bytes);
 
 /// The path's parameters.
 #[derive(Debug)]
@@ -56,6 +63,28 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for MaybeJson
             return Ok(Self(T::default()));
         }
         read(request, state, BODY_WITHIN).await.map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Octets {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(axum::http::header::CONTENT_TYPE);
+        if kind.is_none_or(|kind| kind != "application/octet-stream") {
+            return Err(Problem::new(
+                Code::UnsupportedMediaType,
+                "send the body as Content-Type: application/octet-stream",
+            ));
+        }
+        match tokio::time::timeout(OCTETS_WITHIN, Bytes::from_request(request, state)).await {
+            Ok(Ok(bytes)) => Ok(Self(bytes)),
+            Ok(Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)))) => {
+                Err(Problem::new(Code::BodyTooLarge, "the body is larger than this resource takes"))
+            }
+            Ok(Err(other)) => Err(Problem::invalid(other.body_text())),
+            Err(_) => Err(Problem::invalid("the body did not arrive in time")),
+        }
     }
 }
 

@@ -3,8 +3,11 @@
 
 use super::problem::{ArgumentError, Code, Problem, chain};
 use crate::authz::Refusal;
-use crate::catalog::{CatalogError, CheckError, PublishError};
+use crate::catalog::{CatalogError, CheckError, PublishError, StandError};
 use crate::dispatch::AcceptError;
+use crate::repository::RepositoryError;
+use crate::repository::oci::OciError;
+use crate::rollouts::RolloutError;
 use crate::store::StoreError;
 
 impl From<Refusal> for Problem {
@@ -17,6 +20,12 @@ impl From<Refusal> for Problem {
             }
             Refusal::Store(error) => error.into(),
         }
+    }
+}
+
+impl Problem {
+    fn conflict(error: &dyn std::error::Error, reason: &str) -> Self {
+        Self::new(Code::Conflict, error.to_string()).because(reason)
     }
 }
 
@@ -46,10 +55,67 @@ impl From<PublishError> for Problem {
             PublishError::Refused(refusal) => Self::plugin_refused(refusal.code(), chain(&refusal)),
             PublishError::Unusable(CatalogError::Store(error)) | PublishError::Store(error) => error.into(),
             PublishError::Unusable(cause) => Self::plugin_refused("E_UNUSABLE", chain(&cause)),
-            PublishError::VerbTaken { .. } | PublishError::NotNewer { .. } => {
-                Self::new(Code::Conflict, error.to_string())
-            }
+            PublishError::VerbTaken { .. } => Self::conflict(&error, "E_VERB_TAKEN"),
+            PublishError::NotNewer { .. } => Self::conflict(&error, "E_ROLLBACK"),
+            PublishError::VersionReused { .. } => Self::conflict(&error, "E_VERSION"),
+            PublishError::Killed => Self::conflict(&error, "E_KILLED"),
+            PublishError::RollingOut { .. } => Self::conflict(&error, "E_ROLLING_OUT"),
+            PublishError::Repository(refusal) => Self::plugin_refused(refusal.code(), chain(&refusal)),
+            PublishError::Revoked(revoked) => Self::plugin_refused(revoked.code(), revoked.to_string()),
+            PublishError::NoRepository => Self::plugin_refused("E_NO_REPOSITORY", error.to_string()),
             PublishError::Interrupted(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<OciError> for Problem {
+    fn from(error: OciError) -> Self {
+        let (code, detail) = (error.code(), chain(&error));
+        match error {
+            OciError::Reference(_) => Self::invalid(detail).because(code),
+            OciError::Password(_) => Self::internal(&error),
+            _ => Self::plugin_refused(code, detail),
+        }
+    }
+}
+
+impl From<RepositoryError> for Problem {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Tuf(refusal) => {
+                Self::new(Code::RepositoryRefused, chain(&refusal)).because(refusal.code())
+            }
+            RepositoryError::Store(error) => error.into(),
+            other => Self::internal(&other),
+        }
+    }
+}
+
+impl From<StandError> for Problem {
+    fn from(error: StandError) -> Self {
+        match error {
+            StandError::Unknown(_) => Self::new(Code::NotFound, error.to_string()),
+            StandError::Standing { .. } => Self::conflict(&error, "E_STANDING"),
+            StandError::NotNewer { .. } => Self::conflict(&error, "E_ROLLBACK"),
+            StandError::RollingOut { .. } => Self::conflict(&error, "E_ROLLING_OUT"),
+            StandError::Catalog(error) => error.into(),
+        }
+    }
+}
+
+impl From<RolloutError> for Problem {
+    fn from(error: RolloutError) -> Self {
+        match error {
+            RolloutError::Spec(fault) => Self::invalid(fault.to_string()).because("E_ROLLOUT_SPEC"),
+            RolloutError::Stand(error) => error.into(),
+            RolloutError::Held => Self::conflict(&error, "E_HELD"),
+            RolloutError::NoFormer => Self::conflict(&error, "E_NO_FORMER"),
+            RolloutError::TooMany => Self::busy(error.to_string(), 60).because("E_ROLLOUTS"),
+            RolloutError::NoMembers => Self::no_targets(error.to_string()).because("E_NO_MEMBERS"),
+            RolloutError::Unknown(_) => Self::new(Code::NotFound, error.to_string()),
+            RolloutError::State { .. } => Self::conflict(&error, "E_ROLLOUT_STATE"),
+            RolloutError::Overtaken => Self::conflict(&error, "E_OVERTAKEN"),
+            RolloutError::Store(error) => error.into(),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! - [`extract`], [`page`], [`moment`]: reading requests, lists, times
 //! - `layers`: what surrounds every request
 //! - `serve`, `socket`: the listener and its connections
-//! - [`agents`], [`commands`], [`verbs`], [`plugins`], [`tokens`], [`approvers`], [`receipts`], [`audit`], [`health`],
-//!   [`metrics`], [`openapi`]: one resource each
+//! - [`agents`], [`commands`], [`verbs`], [`plugins`], [`repository`], [`tokens`], [`approvers`], [`receipts`],
+//!   [`audit`], [`health`], [`metrics`], [`openapi`]: one resource each
 
 pub mod agents;
 pub mod approvers;
@@ -23,6 +23,7 @@ pub mod page;
 pub mod plugins;
 pub mod problem;
 pub mod receipts;
+pub mod repository;
 mod serve;
 mod socket;
 #[cfg(test)]
@@ -50,6 +51,8 @@ use problem::{Code, Problem};
 const BODY: usize = 1024 * 1024;
 /// Bytes of a plugin's upload: base64 of a 16 MiB component, and its statements.
 const UPLOAD: usize = 24 * 1024 * 1024;
+/// Bytes of an exported release repository.
+const REPOSITORY: usize = 128 * 1024 * 1024;
 /// Event streams open at once.
 const STREAMS: usize = 1_024;
 
@@ -95,6 +98,15 @@ fn resources() -> OpenApiRouter<Shared> {
         .routes(routes!(verbs::get))
         .routes(routes!(plugins::list, plugins::publish).layer(DefaultBodyLimit::max(UPLOAD)))
         .routes(routes!(plugins::deactivate))
+        .routes(routes!(plugins::kill::post))
+        .routes(routes!(plugins::review::diff))
+        .routes(routes!(plugins::review::approve))
+        .routes(routes!(plugins::rollouts::list, plugins::rollouts::post))
+        .routes(routes!(plugins::rollouts::get))
+        .routes(routes!(plugins::rollouts::pause))
+        .routes(routes!(plugins::rollouts::resume))
+        .routes(routes!(plugins::rollouts::abort))
+        .routes(routes!(repository::get, repository::post).layer(DefaultBodyLimit::max(REPOSITORY)))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
         .routes(routes!(approvers::list, approvers::add))

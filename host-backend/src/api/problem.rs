@@ -28,11 +28,12 @@ pub enum Code {
     PluginRefused,
     PlanMismatch,
     ApprovalRefused,
+    RepositoryRefused,
     Internal,
 }
 
 impl Code {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Unauthenticated,
         Self::Forbidden,
         Self::NotFound,
@@ -49,6 +50,7 @@ impl Code {
         Self::PluginRefused,
         Self::PlanMismatch,
         Self::ApprovalRefused,
+        Self::RepositoryRefused,
         Self::Internal,
     ];
 
@@ -80,6 +82,9 @@ impl Code {
             }
             Self::ApprovalRefused => {
                 ("approval-refused", StatusCode::UNPROCESSABLE_ENTITY, "The approval does not count")
+            }
+            Self::RepositoryRefused => {
+                ("repository-refused", StatusCode::UNPROCESSABLE_ENTITY, "The release repository is refused")
             }
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "The backend failed"),
         }
@@ -134,13 +139,13 @@ pub struct ProblemBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub agents: Vec<String>,
-    /// With `plugin-refused`: the stable code of the refusal.
+    /// The stable code of the refusal, `E_…`, where a plugin, rollout or repository is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 /// An error and its sources in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -208,6 +213,12 @@ impl Problem {
         Self { reason: Some(reason.into()), ..Self::new(Code::PluginRefused, detail) }
     }
 
+    /// The same with a stable code of the refusal.
+    #[must_use]
+    pub fn because(self, reason: impl Into<String>) -> Self {
+        Self { reason: Some(reason.into()), ..self }
+    }
+
     pub fn wrong_cursor() -> Self {
         Self::invalid("`after` is not a cursor that this list gave")
     }
@@ -220,6 +231,12 @@ impl Problem {
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The stable code of the refusal, where there is one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// The client was refused, rather than that we failed.

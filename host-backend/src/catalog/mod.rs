@@ -1,14 +1,20 @@
 //! The plugin catalogue: which releases are active, the verbs they bring and the schemas
 //! that arguments must fit. Refuses releases that do not verify, that are not newer than
-//! the active one, or whose verbs another plugin has.
+//! the active one, or whose verbs another plugin has; holds those that ask for more.
 //!
 //! - [`check`]: arguments against schemas
-//! - [`publish`]: bytes and statements in, an active release out
+//! - [`publish`]: bytes and statements in, a release that stands somewhere out
+//! - [`diff`]: what a release asks beyond another
+//! - [`stand`]: approved, killed, rolled out, taken out of service
+//! - [`offers`]: which agent is offered which releases
 //! - [`parts`]: the bytes that gateways fetch
 
 mod check;
+pub mod diff;
+mod offers;
 mod parts;
 mod publish;
+mod stand;
 #[cfg(test)]
 mod tests;
 
@@ -16,17 +22,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
-use viworks_protocol::frame::{BackendFrame, PluginOffer};
+use viworks_protocol::id::AgentId;
 use viworks_signing::keys::PublicKey;
 use viworks_signing::release::{EffectClass, Release};
 
 use crate::clock::Clock;
-use crate::hub;
-use crate::store::model::{AuditEntry, Decision, Plugin};
+use crate::store::model::{Plugin, Standing};
 use crate::store::{Store, StoreError};
 
 pub use check::{ArgError, CheckError, Checked};
-pub use publish::PublishError;
+pub use offers::{MAX_OPEN, Open};
+pub use publish::{PublishError, Wanted};
+pub use stand::StandError;
+
+/// So long after a release took over, the former one may still serve commands: agents
+/// fetch at their own pace.
+const HANDOVER_MS: u64 = 15 * 60 * 1_000;
 
 /// One verb of an active release.
 #[derive(Debug)]
@@ -41,7 +52,18 @@ pub struct Verb {
     pub result: serde_json::Value,
     pub effect: EffectClass,
     pub timeout_secs: u32,
+    /// Other releases that may serve it, each until a time.
+    also: Vec<(String, u64)>,
     validator: jsonschema::Validator,
+}
+
+impl Verb {
+    /// Digests of the other releases of the plugin that may serve a command of `now_ms`:
+    /// a rollout's, and the one that was just replaced.
+    #[must_use]
+    pub fn also(&self, now_ms: u64) -> Vec<String> {
+        self.also.iter().filter(|(_, until_ms)| now_ms < *until_ms).map(|(digest, _)| digest.clone()).collect()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,13 +76,13 @@ pub enum CatalogError {
     Schema { verb: String, message: String },
 }
 
-/// What is active at a moment.
+/// What is active at a moment, and what is on its way.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     verbs: BTreeMap<String, Arc<Verb>>,
     active: Vec<Plugin>,
-    /// The `plugins` frame that says so.
-    offers: Utf8Bytes,
+    open: Vec<Open>,
+    offers: offers::Offers,
 }
 
 /// A handle; clones share everything.
@@ -76,12 +98,12 @@ struct Inner {
     trusted: Vec<PublicKey>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     parts: parts::Parts,
-    /// One publication at a time: names are compared with what is active.
-    publishing: Mutex<()>,
+    /// One change at a time: each is judged by what stands then.
+    changing: Mutex<()>,
 }
 
 impl Catalog {
-    /// Read the active releases.
+    /// Read the active releases and open rollouts.
     ///
     /// # Errors
     /// When they can't be read, or one is malformed.
@@ -89,7 +111,7 @@ impl Catalog {
         let snapshot = Arc::new(read(&store).await?);
         let parts = parts::Parts::new(store.clone());
         let inner =
-            Inner { store, clock, trusted, snapshot: watch::Sender::new(snapshot), parts, publishing: Mutex::new(()) };
+            Inner { store, clock, trusted, snapshot: watch::Sender::new(snapshot), parts, changing: Mutex::new(()) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -110,33 +132,8 @@ impl Catalog {
         self.snapshot().active.clone()
     }
 
-    /// Take a plugin out of service: its verbs go, gateways are told. Answers whether it
-    /// was active.
-    ///
-    /// # Errors
-    /// When the store refuses or what is left can't be read.
-    pub async fn deactivate(&self, plugin: &str, by: &str) -> Result<bool, CatalogError> {
-        let _one = self.inner.publishing.lock().await;
-        let audit = AuditEntry {
-            at_ms: self.inner.clock.now_ms(),
-            actor: by.to_owned(),
-            action: "plugin.deactivate".to_owned(),
-            subject: plugin.to_owned(),
-            decision: Decision::Allowed,
-            detail: String::new(),
-        };
-        let done = self.inner.store.deactivate_plugin(plugin.to_owned(), audit).await.map_err(CatalogError::Store)?;
-        self.refresh().await?;
-        Ok(done)
-    }
-
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.inner.snapshot.borrow().clone()
-    }
-
-    /// The frame that tells gateways what they should have; sent again on every change.
-    pub(crate) fn offers(&self) -> Utf8Bytes {
-        self.snapshot().offers.clone()
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<Arc<Snapshot>> {
@@ -151,38 +148,64 @@ impl Catalog {
 }
 
 impl Snapshot {
-    pub(crate) fn offers(&self) -> &Utf8Bytes {
-        &self.offers
+    /// The frame that tells this agent what it should have.
+    pub(crate) fn offers(&self, agent: &AgentId) -> Utf8Bytes {
+        self.offers.of(&self.open, agent)
+    }
+
+    pub(crate) fn open(&self) -> &[Open] {
+        &self.open
+    }
+
+    pub(crate) fn active(&self, plugin: &str) -> Option<&Plugin> {
+        self.active.iter().find(|p| p.plugin == plugin)
     }
 }
 
 async fn read(store: &Store) -> Result<Snapshot, CatalogError> {
-    let mut active = store.plugins().await.map_err(CatalogError::Store)?;
-    active.retain(|plugin| plugin.active);
+    let all = store.plugins().await.map_err(CatalogError::Store)?;
+    let mut open = Vec::new();
+    for rollout in store.open_rollouts().await.map_err(CatalogError::Store)? {
+        let Some(release) = all.iter().find(|p| p.digest == rollout.digest).cloned() else { continue };
+        let members = store.rollout_members(&rollout.id).await.map_err(CatalogError::Store)?;
+        open.push(Open { rollout, release, members: members.into_iter().collect() });
+        if open.len() == MAX_OPEN {
+            break;
+        }
+    }
+    let active: Vec<Plugin> = all.iter().filter(|p| p.is_active()).cloned().collect();
     let mut verbs = BTreeMap::new();
     for plugin in &active {
-        let release: Release = serde_json::from_str(&plugin.release)
-            .map_err(|source| CatalogError::Release { plugin: plugin.plugin.clone(), source })?;
-        for verb in verbs_of(&release, &plugin.digest)? {
+        let release = release_of(plugin)?;
+        let also = also(plugin, &all, &open);
+        for verb in verbs_of(&release, &plugin.digest, &also)? {
             verbs.insert(verb.verb.clone(), Arc::new(verb));
         }
     }
-    let plugins = active
+    let offers = offers::Offers::new(&active, &open);
+    Ok(Snapshot { verbs, active, open, offers })
+}
+
+/// What else may serve the commands of `plugin`'s active release, and until when.
+fn also(plugin: &Plugin, all: &[Plugin], open: &[Open]) -> Vec<(String, u64)> {
+    let rolled = open.iter().filter(|open| open.rollout.plugin == plugin.plugin);
+    let rolled = rolled.map(|open| (open.rollout.digest.clone(), u64::MAX));
+    let former = all
         .iter()
-        .map(|p| PluginOffer {
-            plugin: p.plugin.clone(),
-            version: p.version.clone(),
-            digest: p.digest.clone(),
-            component_size: p.component_size,
-            statements_size: p.statements_size,
-        })
-        .collect();
-    let offers = hub::text(&BackendFrame::Plugins { plugins });
-    Ok(Snapshot { verbs, active, offers })
+        .filter(|p| p.plugin == plugin.plugin && p.standing == Standing::Inactive && p.order() < plugin.order())
+        .filter(|p| p.activated_ms.is_some())
+        .max_by_key(|p| p.activated_ms);
+    let until = plugin.activated_ms.unwrap_or(0) + HANDOVER_MS;
+    rolled.chain(former.map(|former| (former.digest.clone(), until))).collect()
+}
+
+pub(crate) fn release_of(plugin: &Plugin) -> Result<Release, CatalogError> {
+    serde_json::from_str(&plugin.release)
+        .map_err(|source| CatalogError::Release { plugin: plugin.plugin.clone(), source })
 }
 
 /// The release's verbs with their validators: the proof that every schema compiles.
-fn verbs_of(release: &Release, digest: &str) -> Result<Vec<Verb>, CatalogError> {
+fn verbs_of(release: &Release, digest: &str, also: &[(String, u64)]) -> Result<Vec<Verb>, CatalogError> {
     let verb = |(name, verb): (&String, &viworks_signing::release::Verb)| {
         let validator =
             check::compile(&verb.args).map_err(|message| CatalogError::Schema { verb: name.clone(), message })?;
@@ -196,6 +219,7 @@ fn verbs_of(release: &Release, digest: &str) -> Result<Vec<Verb>, CatalogError> 
             result: verb.result.clone(),
             effect: verb.effect,
             timeout_secs: verb.timeout_secs,
+            also: also.to_vec(),
             validator,
         })
     };

@@ -154,18 +154,21 @@ impl Engine {
             }
         }
         let now = self.now_ms();
-        let (verb, plugin, digest, args, undo_of) = match &request.task {
+        let (verb, plugin, digest, also, args, undo_of) = match &request.task {
             Task::Run(checked) => {
                 let verb = checked.verb();
-                (&verb.verb, &verb.plugin, &verb.digest, checked.args(), None)
+                (&verb.verb, &verb.plugin, &verb.digest, verb.also(now), checked.args(), None)
             }
-            Task::Undo(of) => (&of.verb, &of.plugin, &of.digest, of.args.as_str(), Some(of.id.clone())),
+            Task::Undo(of) => {
+                (&of.verb, &of.plugin, &of.digest, of.also.clone(), of.args.as_str(), Some(of.id.clone()))
+            }
         };
         let command = Command {
             id: CommandId::new(now),
             verb: verb.clone(),
             plugin: plugin.clone(),
             digest: digest.clone(),
+            also,
             mode: request.mode,
             args: args.to_owned(),
             caller: request.caller.clone(),

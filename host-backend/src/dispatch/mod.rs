@@ -38,6 +38,7 @@ use crate::background::Background;
 use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::rollouts::Observer;
 use crate::store::Store;
 use crate::store::model::{AuditEntry, Decision};
 
@@ -67,6 +68,7 @@ pub struct Parts {
     pub clock: Clock,
     pub metrics: Metrics,
     pub background: Background,
+    pub observer: Observer,
     pub key: SecretKey,
     pub slots: u32,
     pub max_targets: u32,

@@ -48,7 +48,7 @@ pub fn warrant_of(command: &Command) -> Warrant {
         args_sha256: warrant::args_sha256(&command.args),
         mode: command.mode,
         caller: command.caller.clone(),
-        also: Vec::new(),
+        also: command.also.clone(),
         approvals: command.approvals.iter().map(|a| a.envelope.clone()).collect(),
         plans: command.plans.clone(),
         undo: command.undo_of.clone(),

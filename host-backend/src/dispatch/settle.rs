@@ -13,8 +13,9 @@ use viworks_protocol::outcome::{Outcome, Report};
 use super::Engine;
 use crate::hub::{self, Ended};
 use crate::metrics::Metrics;
+use crate::rollouts::observe::Glance;
 use crate::store::model::{Command, Invocation};
-use crate::store::write::{Note, Settlement, Verdict};
+use crate::store::write::{Note, Settled, Settlement, Verdict};
 
 const GROUP: usize = 2_048;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -25,6 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Incoming {
     settlement: Settlement,
     outcome: &'static str,
+    glance: Glance,
     _room: OwnedSemaphorePermit,
 }
 
@@ -52,7 +54,8 @@ impl Engine {
             started_ms: (report.started_ms > 0).then_some(report.started_ms),
             finished_ms: self.now_ms(),
         };
-        let incoming = Incoming { settlement, outcome: report.outcome.as_str(), _room: room };
+        let incoming =
+            Incoming { settlement, outcome: report.outcome.as_str(), glance: Glance::of(report), _room: room };
         // An error means that the engine has stopped; the gateway keeps the result.
         drop(self.inner.results.send(incoming).await);
     }
@@ -88,10 +91,11 @@ pub(super) async fn run(engine: Engine) {
 }
 
 async fn settle(engine: &Engine, group: Vec<Incoming>) {
-    let (mut settlements, mut outcomes, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
-    for Incoming { settlement, outcome, _room } in group {
+    let (mut settlements, mut outcomes, mut rooms, mut glances) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for Incoming { settlement, outcome, glance, _room } in group {
         settlements.push(settlement);
         outcomes.push(outcome);
+        glances.push(glance);
         rooms.push(_room);
     }
     let keys: Vec<(AgentId, InvocationId)> =
@@ -111,6 +115,7 @@ async fn settle(engine: &Engine, group: Vec<Incoming>) {
         }
     };
     drop(rooms);
+    observe(engine, &keys, &settled, &glances);
 
     for (((agent, invocation), verdict), outcome) in keys.iter().zip(&settled.verdicts).zip(outcomes) {
         match verdict {
@@ -164,6 +169,15 @@ fn alone(command: &Command, settlements: &[Settlement], verdicts: &[Verdict]) ->
         }),
         _ => None,
     })
+}
+
+/// What the releases did, for rollouts.
+fn observe(engine: &Engine, keys: &[(AgentId, InvocationId)], settled: &Settled, glances: &[Glance]) {
+    let ended = keys.iter().zip(&settled.verdicts).zip(glances).filter_map(|(((agent, _), verdict), glance)| {
+        let Verdict::Settled { command, .. } = verdict else { return None };
+        Some((agent, settled.commands.iter().find(|c| c.id == *command)?, glance))
+    });
+    engine.inner.parts.observer.ended(ended);
 }
 
 fn is_batched(command: &Command) -> bool {

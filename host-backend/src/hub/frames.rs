@@ -39,7 +39,11 @@ pub(super) async fn handle(port: &Port, session: &Session, frame: GatewayFrame) 
         }
         GatewayFrame::Fetch { digest, part, offset } => fetch(port, session, PartKey { digest, part }, offset).await,
         GatewayFrame::Metadata { name } => {
-            let _ = session.push(Out::Frame(hub::text(&BackendFrame::Metadata { name, text: None })));
+            // Only what is mirrored has a frame, the same bytes for all who ask.
+            let frame = port.repository.as_ref().and_then(|repository| repository.current().frame(&name));
+            let frame = frame.unwrap_or_else(|| hub::text(&BackendFrame::Metadata { name, text: None }));
+            // A full queue drops it; the gateway asks again.
+            let _ = session.push(Out::Frame(frame));
             Ok(())
         }
         GatewayFrame::Plugin { status } => {
@@ -47,6 +51,7 @@ pub(super) async fn handle(port: &Port, session: &Session, frame: GatewayFrame) 
             if words.iter().any(|word| word.len() > MAX_WORD) {
                 return Err(("bounds", "a plugin status with too long words".to_owned()));
             }
+            port.observer.sighted(agent, &status);
             let note = Note::Plugin { agent: agent.clone(), status };
             if port.store.note(note).await.is_err() {
                 tracing::error!(%agent, "the store is closed");

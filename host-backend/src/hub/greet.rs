@@ -71,9 +71,13 @@ pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identi
         time_ms: port.clock.now_ms(),
         heartbeat_secs: port.heartbeat_secs,
     });
-    // The queue is empty and has room for both.
+    // The queue is empty and has room for all of them.
     let _ = session.push(Out::Frame(welcome));
-    let _ = session.push(Out::Frame(port.catalog.offers()));
+    if let Some(news) = port.repository.as_ref().and_then(|repository| repository.current().news()) {
+        let _ = session.push(Out::Frame(news));
+    }
+    session.offer(port.catalog.snapshot().offers(&session.agent));
+    port.observer.hello(&hello.agent, &hello.plugins);
     let note = Note::Hello(Box::new(AgentHello {
         agent: hello.agent,
         version: hello.version,

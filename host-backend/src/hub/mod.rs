@@ -95,6 +95,8 @@ pub(crate) struct Session {
     pongs: AtomicU64,
     answered: Notify,
     pub end: CancellationToken,
+    /// The `plugins` frame that it was sent last.
+    offered: Mutex<Utf8Bytes>,
     reason: Mutex<Option<Ended>>,
 }
 
@@ -209,6 +211,7 @@ impl Hub {
             pongs: AtomicU64::new(0),
             answered: Notify::new(),
             end: CancellationToken::new(),
+            offered: Mutex::default(),
             reason: Mutex::new(None),
         };
         (Arc::new(session), queue)
@@ -253,6 +256,16 @@ impl Session {
             self.end(Ended { reason: "slow", retry_after_secs: 5 });
         }
         sent
+    }
+
+    /// Tell it what it should have, unless it was told just that. Who has no room for it is
+    /// told when back.
+    pub(crate) fn offer(&self, plugins: Utf8Bytes) {
+        let mut offered = lock(&self.offered);
+        if *offered != plugins {
+            *offered = plugins.clone();
+            let _ = self.send(plugins);
+        }
     }
 
     /// Ask it to end; the first reason counts.

@@ -29,6 +29,8 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dispatch::Engine;
 use crate::metrics::Metrics;
+use crate::repository::Repository;
+use crate::rollouts::Observer;
 use crate::store::Store;
 use crate::store::model::{AuditEntry, Decision};
 use crate::telemetry::Telemetry;
@@ -60,6 +62,9 @@ pub struct Port {
     pub engine: Engine,
     pub catalog: Catalog,
     pub telemetry: Telemetry,
+    pub observer: Observer,
+    /// Whose metadata gateways may ask for.
+    pub repository: Option<Repository>,
     pub store: Store,
     pub clock: Clock,
     pub metrics: Metrics,

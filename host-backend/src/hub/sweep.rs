@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use viworks_protocol::frame::BackendFrame;
 
 use super::port::Port;
 use super::{Ended, Session, text};
+use crate::catalog::Snapshot;
+use crate::repository::{Current, Repository};
 use crate::store::write::Note;
 
 /// How often the TLS files are looked at.
@@ -26,9 +29,11 @@ pub async fn sweep(port: Arc<Port>) {
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changes = port.catalog.changes();
+    let mut repository = port.repository.as_ref().map(Repository::changes);
     let mut written = Instant::now();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = beat.tick() => {
                 ping(&port).await;
@@ -38,14 +43,42 @@ pub async fn sweep(port: Arc<Port>) {
                 }
             }
             _ = look.tick() => renew(&port).await,
+            // Before the offers that rest on it.
+            () = news(&mut repository) => {
+                let frame = port.repository.as_ref().and_then(|repository| repository.current().news());
+                tell(&port, frame).await;
+            }
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                let offers = changes.borrow_and_update().offers().clone();
-                announce(&port, &offers).await;
+                let now = changes.borrow_and_update().clone();
+                announce(&port, &now).await;
             }
         }
+    }
+}
+
+/// Wait for news of the repository; for ever where there is none.
+async fn news(repository: &mut Option<watch::Receiver<Arc<Current>>>) {
+    let told = match repository {
+        Some(repository) => repository.changed().await.is_ok(),
+        None => false,
+    };
+    if !told {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// One frame for all.
+async fn tell(port: &Port, frame: Option<Utf8Bytes>) {
+    let Some(frame) = frame else { return };
+    for (n, session) in port.hub.all().iter().enumerate() {
+        if n % STRIDE == STRIDE - 1 {
+            tokio::task::yield_now().await;
+        }
+        // Who has no room for it is told when back.
+        let _ = session.send(frame.clone());
     }
 }
 
@@ -92,13 +125,13 @@ async fn renew(port: &Port) {
     }
 }
 
-async fn announce(port: &Port, offers: &Utf8Bytes) {
+/// Tell those that are offered something else than they were told last.
+async fn announce(port: &Port, now: &Snapshot) {
     for (n, session) in port.hub.all().iter().enumerate() {
         if n % STRIDE == STRIDE - 1 {
             tokio::task::yield_now().await;
         }
-        // Who has no room for them is told when back.
-        let _ = session.send(offers.clone());
+        session.offer(now.offers(&session.agent));
     }
 }
 

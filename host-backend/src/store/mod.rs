@@ -3,12 +3,13 @@
 //! Refuses: SQL outside an engine's folder, unbounded lists, a second writer.
 //!
 //! - [`model`], [`receipt`]: what is kept
-//! - [`write`]: every change
+//! - [`write`]: every change; [`release`]: those of releases and rollouts
 //! - [`writer`]: the queue and the group commit
 //! - [`sqlite`]: the embedded engine
 
 pub mod model;
 pub mod receipt;
+pub mod release;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -19,11 +20,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use viworks_protocol::frame::PluginStatus;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
 use model::{
     Agent, AgentFilter, Approved, Approver, AuditEntry, AuditRow, Command, CommandFilter, Invocation, InvocationState,
-    Page, PageOf, PlanGroup, Plugin, PluginSpread, Resolution, Selector, StoredSample, Token,
+    Page, PageOf, PlanGroup, Plugin, PluginSpread, Resolution, Rollout, Selector, StoredSample, Token,
 };
 use receipt::{ChainEnd, ReceiptFilter, ReceiptKey, StoredAnchor, StoredReceipt, Walked};
 use write::{
@@ -194,6 +196,9 @@ writes! {
     /// End what is past its time, a bounded part of it.
     expire(now_ms: u64, grace_ms: u64) -> Expired = Op::Expire { now_ms, grace_ms } => Answer::Expired(e) => e;
     publish(new: NewPlugin) -> Publication = Op::Publish(Box::new(new)) => Answer::Published(p) => *p;
+    /// The release as it stands then; `None`: nothing was changed.
+    release(change: release::Change) -> Option<Plugin> =
+        Op::Release(Box::new(change)) => Answer::Released(plugin) => plugin.map(|p| *p);
     /// Whether it was active.
     deactivate_plugin(plugin: String, audit: AuditEntry) -> bool =
         Op::Deactivate { plugin, audit } => Answer::Done(done) => done;
@@ -286,6 +291,24 @@ reads! {
     /// Every release, newest of each name first; bounded by what was published.
     plugins() -> Vec<Plugin>;
     plugin_part(key: &PartKey) -> Option<bytes::Bytes>;
+    plugin(digest: &str) -> Option<Plugin>;
+    /// Which release of a plugin each agent has, and whether it is active there.
+    plugin_holders(plugin: &str) -> Vec<(AgentId, PluginStatus)>;
+    rollout(id: &str) -> Option<Rollout>;
+    /// Newest first.
+    rollouts(plugin: &str, page: &PageOf) -> Page<Rollout>;
+    /// Those that have not ended.
+    open_rollouts() -> Vec<Rollout>;
+    rollout_members(id: &str) -> Vec<AgentId>;
+    /// Agents that are not stale, and whether each is online.
+    present_agents() -> Vec<(AgentId, bool)>;
+    /// What releases did, as it was written last: digest, name, tally.
+    tallies() -> Vec<(String, String, String)>;
+    /// The mirrored files of the release repository.
+    mirrored() -> Vec<(String, bytes::Bytes)>;
+    /// Invocations at agents now of commands that the release may serve: the agent, the
+    /// invocation, and the command where the release is the one that it names.
+    serving(digest: &str) -> Vec<(AgentId, InvocationId, Option<CommandId>)>;
     /// By digest.
     plugin_spread() -> BTreeMap<String, PluginSpread>;
     /// Samples from `since_ms` on, oldest first.

@@ -90,11 +90,11 @@ impl Selector {
 }
 
 macro_rules! states {
-    ($(#[$doc:meta])* $name:ident { $($case:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$inner:meta])* $case:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
         #[serde(rename_all = "snake_case")]
-        pub enum $name { $($case),+ }
+        pub enum $name { $($(#[$inner])* $case),+ }
 
         impl $name {
             pub const ALL: &'static [Self] = &[$(Self::$case),+];
@@ -155,6 +155,31 @@ states! {
 states! {
     /// What a token's bearer may do.
     Role { Viewer = "viewer", Operator = "operator", Publisher = "publisher", Admin = "admin" }
+}
+
+states! {
+    /// Where a release stands. One of a plugin is active; what was killed never comes back.
+    Standing {
+        Active = "active",
+        /// It asks for more than what it replaces, and nobody has approved that.
+        Held = "held",
+        /// Published and offered to nobody but a rollout's members.
+        Staged = "staged",
+        Inactive = "inactive",
+        Killed = "killed",
+    }
+}
+
+states! {
+    /// Where a rollout stands; the last three are its end.
+    RolloutState {
+        Running = "running",
+        Paused = "paused",
+        Succeeded = "succeeded",
+        /// A gate failed: its members were offered the former release again.
+        RolledBack = "rolled_back",
+        Aborted = "aborted",
+    }
 }
 
 states! {
@@ -232,6 +257,8 @@ pub struct Command {
     pub verb: String,
     pub plugin: String,
     pub digest: String,
+    /// Other releases that may serve it: a rollout's, or the one just replaced.
+    pub also: Vec<String>,
     pub mode: Mode,
     /// Canonical JSON (RFC 8785), an object.
     pub args: String,
@@ -350,7 +377,58 @@ pub struct Plugin {
     pub statements_size: u32,
     pub published_ms: u64,
     pub published_by: String,
-    pub active: bool,
+    pub standing: Standing,
+    /// What an approval makes of it: [`Standing::Active`] or [`Standing::Staged`].
+    pub wanted: Standing,
+    /// When it became the active release last.
+    pub activated_ms: Option<u64>,
+    /// Why it was killed.
+    pub note: String,
+}
+
+impl Plugin {
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.standing == Standing::Active
+    }
+
+    /// What only grows.
+    #[must_use]
+    pub fn order(&self) -> (u32, u32) {
+        (self.epoch, self.sequence)
+    }
+}
+
+/// A release on its way to all agents, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    pub id: String,
+    pub plugin: String,
+    /// The release that is rolled out, and the one that was active when it began.
+    pub digest: String,
+    pub former: String,
+    /// Stages and gates as JSON (`rollouts::Spec`).
+    pub spec: String,
+    pub state: RolloutState,
+    /// The stage at hand, from 0.
+    pub stage: u32,
+    /// When the stage's last member that is there had the release: soaking began.
+    pub soaking_ms: Option<u64>,
+    /// Every agent is a member, also those that are not known yet.
+    pub everyone: bool,
+    /// Why it was halted, paused or ended.
+    pub reason: String,
+    pub created_ms: u64,
+    pub created_by: String,
+    pub changed_ms: u64,
+    pub finished_ms: Option<u64>,
+}
+
+impl RolloutState {
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
 }
 
 /// On how many agents a release is in which state.

@@ -46,6 +46,7 @@ fn command(agents: usize, deliver: usize, key: Option<&str>) -> NewCommand {
         verb: "ping".into(),
         plugin: "probe".into(),
         digest: "d".into(),
+        also: vec![],
         mode: Mode::Apply,
         args: "{}".into(),
         caller: "alice".into(),

@@ -128,11 +128,12 @@ pub struct NewPlugin {
 
 #[derive(Debug, Clone)]
 pub enum Publication {
-    Active(Plugin),
-    /// An equal or higher (epoch, sequence) is active already.
-    NotNewer {
-        active: Plugin,
-    },
+    /// As it stands now.
+    Stored(Plugin),
+    /// An equal or higher (epoch, sequence) was published already.
+    NotNewer { newest: Plugin },
+    /// It was killed.
+    Killed,
 }
 
 /// What is older than these times (Unix milliseconds) goes, a bounded part at a time.
@@ -188,6 +189,7 @@ pub enum Op {
         plugin: String,
         audit: AuditEntry,
     },
+    Release(Box<super::release::Change>),
     CreateToken {
         token: Token,
         audit: AuditEntry,
@@ -269,6 +271,8 @@ pub enum Answer {
     Walked(Walked),
     Expired(Expired),
     Published(Box<Publication>),
+    /// As the release stands now; `None`: there is none, or it did not stand as expected.
+    Released(Option<Box<Plugin>>),
     /// Whether there was something to do it to.
     Done(bool),
     Agents(Vec<AgentId>),

@@ -14,12 +14,13 @@ use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest as _};
 use viworks_protocol::frame::{BackendFrame, GatewayFrame, Hello};
-use viworks_protocol::id::{AgentId, CommandId, InvocationId};
+use viworks_protocol::id::{AgentId, InvocationId};
 use viworks_protocol::merkle::Hash;
-use viworks_protocol::outcome::{Cost, Outcome, Report};
+use viworks_protocol::outcome::{Cost, Failure, Outcome, Report};
 use viworks_protocol::warrant::{Order, Warrant};
 
 use super::Counts;
+use super::plugins::Plugins;
 
 /// How an agent behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +42,18 @@ pub enum Behaviour {
 #[derive(Debug)]
 pub struct Answers {
     result: Box<RawValue>,
-    last: Mutex<Option<(String, CommandId, Hash)>>,
+    last: Mutex<Option<(String, Arc<Ordered>)>>,
+    /// Whether offered plugins are fetched.
+    fetch: bool,
+    /// By a digest's beginning: how many of a hundred invocations of it fail.
+    fail: Vec<(String, u32)>,
     pub counts: Counts,
+}
+
+#[derive(Debug)]
+struct Ordered {
+    warrant: Warrant,
+    root: Hash,
 }
 
 impl Answers {
@@ -52,33 +63,47 @@ impl Answers {
     /// When it is no JSON.
     pub fn new(result: &str) -> Result<Self> {
         let result = RawValue::from_string(result.to_owned()).map_err(Error::other)?;
-        Ok(Self { result, last: Mutex::new(None), counts: Counts::default() })
+        let counts = Counts::default();
+        Ok(Self { result, last: Mutex::new(None), fetch: false, fail: Vec::new(), counts })
     }
 
-    /// The invocation's id, read from the warrant: a simulator trusts its backend.
-    fn invocation(&self, order: &Order, agent: &AgentId) -> Result<InvocationId> {
+    /// Fetch offered plugins, and let so many of a hundred invocations of a release fail.
+    #[must_use]
+    pub fn with_plugins(self, fail: Vec<(String, u32)>) -> Self {
+        Self { fetch: true, fail, ..self }
+    }
+
+    /// The order, read from the warrant: a simulator trusts its backend.
+    fn order(&self, order: &Order) -> Result<Arc<Ordered>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((payload, command, root)) = last.as_ref()
+        if let Some((payload, ordered)) = last.as_ref()
             && *payload == order.warrant.payload
         {
-            return Ok(InvocationId::derive(command, root, agent));
+            return Ok(ordered.clone());
         }
         use base64::Engine as _;
         let bytes = base64::engine::general_purpose::STANDARD.decode(&order.warrant.payload).map_err(Error::other)?;
         let warrant: Warrant = serde_json::from_slice(&bytes).map_err(Error::other)?;
         let mut root = Hash::default();
         hex::decode_to_slice(&warrant.targets_root, &mut root).map_err(Error::other)?;
-        let id = InvocationId::derive(&warrant.command, &root, agent);
-        *last = Some((order.warrant.payload.clone(), warrant.command, root));
-        Ok(id)
+        let ordered = Arc::new(Ordered { warrant, root });
+        *last = Some((order.warrant.payload.clone(), ordered.clone()));
+        Ok(ordered)
     }
 
-    fn report(&self) -> Report {
+    /// As the release that runs it here fares: what is active, if the warrant names it.
+    fn report(&self, ordered: &Ordered, invocation: &InvocationId, plugins: &Plugins) -> Report {
+        let Warrant { plugin, digest, also, .. } = &ordered.warrant;
+        let active = plugins.active(plugin).filter(|active| digest == *active || also.iter().any(|a| a == *active));
+        let ran = active.unwrap_or(digest);
+        let rate = self.fail.iter().find(|(begin, _)| ran.starts_with(begin)).map_or(0, |(_, rate)| *rate);
+        let draw = invocation.as_str().bytes().fold(0_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(u32::from(b)));
+        let fails = draw % 100 < rate;
         let now = now_ms();
         Report {
-            outcome: Outcome::Succeeded,
-            result: Some(self.result.clone()),
-            failure: None,
+            outcome: if fails { Outcome::Failed } else { Outcome::Succeeded },
+            result: (!fails).then(|| self.result.clone()),
+            failure: fails.then(|| Failure { code: "failed".into(), message: "as told".into(), rule: None }),
             effects: Vec::new(),
             plan: None,
             receipt: None,
@@ -155,14 +180,16 @@ pub async fn run_agent(
         max_concurrency: 4,
         plugins: Vec::new(),
     };
+    let mut plugins = Plugins::default();
     loop {
+        let hello = Hello { plugins: plugins.statuses(), ..hello.clone() };
         let permit = gate.acquire().await.map_err(Error::other)?;
         let socket = Box::pin(connect(backend, source, &tls, &hello)).await;
         drop(permit);
         let socket = socket.inspect_err(|_| {
             answers.counts.refused.fetch_add(1, Ordering::Relaxed);
         })?;
-        let session = serve(socket, &id, behaviour, &answers);
+        let session = serve(socket, &id, behaviour, &answers, &mut plugins);
         let Behaviour::Reconnecting(every) = behaviour else { return session.await };
         // A cut session is what this behaviour is for, however it ended.
         let _ = tokio::time::timeout(every, session).await;
@@ -170,10 +197,25 @@ pub async fn run_agent(
     }
 }
 
-async fn serve(mut socket: Socket, id: &AgentId, behaviour: Behaviour, answers: &Answers) -> Result<()> {
+async fn serve(
+    mut socket: Socket,
+    id: &AgentId,
+    behaviour: Behaviour,
+    answers: &Answers,
+    plugins: &mut Plugins,
+) -> Result<()> {
     let counts = &answers.counts;
     while let Some(message) = socket.next().await {
-        let Message::Text(text) = message.map_err(Error::other)? else { continue };
+        let text = match message.map_err(Error::other)? {
+            Message::Text(text) => text,
+            Message::Binary(chunk) => {
+                for frame in plugins.take(&chunk, counts)? {
+                    send(&mut socket, &frame).await?;
+                }
+                continue;
+            }
+            _ => continue,
+        };
         match serde_json::from_str(&text).map_err(Error::other)? {
             BackendFrame::Welcome { .. } => {
                 counts.connected.fetch_add(1, Ordering::Relaxed);
@@ -188,14 +230,21 @@ async fn serve(mut socket: Socket, id: &AgentId, behaviour: Behaviour, answers: 
                     Behaviour::Slow(wait) => tokio::time::sleep(wait).await,
                     Behaviour::Prompt | Behaviour::Reconnecting(_) => {}
                 }
-                let invocation = answers.invocation(&order, id)?;
-                send(&mut socket, &GatewayFrame::Result { invocation, report: answers.report() }).await?;
+                let ordered = answers.order(&order)?;
+                let invocation = InvocationId::derive(&ordered.warrant.command, &ordered.root, id);
+                let report = answers.report(&ordered, &invocation, plugins);
+                send(&mut socket, &GatewayFrame::Result { invocation, report }).await?;
                 counts.results.fetch_add(1, Ordering::Relaxed);
             }
             BackendFrame::Ack { .. } => {
                 counts.acks.fetch_add(1, Ordering::Relaxed);
             }
             BackendFrame::Goodbye { reason, .. } => return Err(Error::other(reason)),
+            BackendFrame::Plugins { plugins: offers } if answers.fetch => {
+                for frame in plugins.offered(offers) {
+                    send(&mut socket, &frame).await?;
+                }
+            }
             BackendFrame::Ping { .. }
             | BackendFrame::Cancel { .. }
             | BackendFrame::Plugins { .. }

@@ -1,7 +1,9 @@
 //! Simulated gateways: the real protocol over real mutual TLS, with no wasm host behind.
-//! They answer every verb at once, or misbehave as told.
+//! They answer every verb at once, or misbehave as told; they fetch plugins and check the
+//! bytes, if told.
 
 mod agent;
+mod plugins;
 mod tls;
 
 pub use agent::{Answers, Behaviour, run_agent};
@@ -23,6 +25,9 @@ pub struct Counts {
     pub invocations: AtomicU64,
     pub results: AtomicU64,
     pub acks: AtomicU64,
+    /// Plugins that came whole, and those whose bytes were others.
+    pub fetched: AtomicU64,
+    pub mismatched: AtomicU64,
 }
 
 impl Counts {
@@ -37,6 +42,8 @@ impl Counts {
             "invocations": read(&self.invocations),
             "results": read(&self.results),
             "acks": read(&self.acks),
+            "fetched": read(&self.fetched),
+            "mismatched": read(&self.mismatched),
         })
     }
 }

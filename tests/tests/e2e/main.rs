@@ -16,6 +16,7 @@ mod people;
 mod plan;
 mod plugins;
 mod receipts;
+mod rollouts;
 mod simulated;
 mod undo;
 mod wireguard;

@@ -188,6 +188,15 @@ impl Fixture {
         upload(&component, &statements)
     }
 
+    /// The same, asking for more memory than the usual.
+    pub fn greedy(&self, sequence: u32) -> Value {
+        let component = component(sequence);
+        let mut statement = statement(&component, sequence);
+        statement.predicate.limits.memory_mib *= 2;
+        let statements = viworks_signing::sign_release(&statement, &[&self.release_key]).unwrap();
+        upload(&component, &statements)
+    }
+
     pub async fn commands(&self) -> usize {
         let page = self.app.store.commands(&Default::default(), &PageOf::first(1_000)).await.unwrap();
         page.items.len()

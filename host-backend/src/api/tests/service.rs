@@ -71,7 +71,15 @@ async fn the_documentation_lists_every_metric_and_no_other() {
     let fixture = Fixture::new().await;
     // A metric with labels shows once it has counted something.
     let metrics = &fixture.app.metrics;
-    for family in [&metrics.frames, &metrics.refusals, &metrics.sessions_closed, &metrics.outcomes, &metrics.restarts] {
+    for family in [
+        &metrics.frames,
+        &metrics.refusals,
+        &metrics.sessions_closed,
+        &metrics.outcomes,
+        &metrics.restarts,
+        &metrics.rollouts,
+        &metrics.repository_updates,
+    ] {
         Metrics::count(family, "tests");
     }
     fixture.get("/agents", "").await.expect(401);

@@ -64,7 +64,11 @@ impl Backend {
 
     pub(super) async fn publish(&self, plugin: &str, verb: &str, bytes: Vec<u8>) {
         let signed = release(&self.key, plugin, 1, verb, &bytes);
-        self.state.catalog.publish(bytes.into(), signed, "tests").await.expect("published");
+        self.state
+            .catalog
+            .publish(bytes.into(), signed, crate::catalog::Wanted::Active, "tests")
+            .await
+            .expect("published");
     }
 
     pub(super) async fn with_ping() -> Self {

@@ -22,8 +22,8 @@ macro_rules! statements {
     () => {
         "INSERT INTO commands (id, created_ms, verb, plugin, digest, mode, args, caller, idempotency_key, state,
              expires_ms, due_ms, timeout_secs, batch, targets, targets_root, queued, sent, request_sha256, plans,
-             undo_of, approvals_needed)
-         VALUES (?1, ?2, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23);
+             undo_of, approvals_needed, also)
+         VALUES (?1, ?2, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24);
          INSERT INTO invocations (command, ordinal, id, agent, state, sent_ms)
          SELECT (SELECT n FROM commands WHERE id = ?1), key, value ->> 0, value ->> 1,
              iif(value ->> 2, 'sent', 'queued'), iif(value ->> 2, ?2, NULL)
@@ -97,6 +97,7 @@ pub(super) async fn accept(
         .bind(json(&command.plans)?)
         .bind(command.undo_of.as_ref().map(CommandId::as_str))
         .bind(command.approvals_needed)
+        .bind(json(&command.also)?)
         .execute(&mut *conn)
         .await
         .map_err(StoreError::Statement)?;

@@ -4,7 +4,9 @@
 use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 
-use super::{accept, agents, approvals, expiry, ledger, plugins, prune, receipts, settle, settle_one, telemetry};
+use super::{
+    accept, agents, approvals, expiry, ledger, plugins, prune, receipts, releases, settle, settle_one, telemetry,
+};
 use crate::store::StoreError;
 use crate::store::write::{Answer, Note, Op, Settlement};
 
@@ -56,6 +58,7 @@ pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, S
         Op::Expire { now_ms, grace_ms } => Answer::Expired(expiry::expire(conn, *now_ms, *grace_ms).await?),
         Op::Publish(new) => Answer::Published(Box::new(plugins::publish(conn, new).await?)),
         Op::Deactivate { plugin, audit } => Answer::Done(plugins::deactivate(conn, plugin, audit).await?),
+        Op::Release(change) => Answer::Released(releases::apply(conn, change).await?.map(Box::new)),
         Op::CreateToken { token, audit } => Answer::Done(ledger::create_token(conn, token, audit).await?),
         Op::RevokeToken { name, audit } => Answer::Done(ledger::revoke_token(conn, name, audit).await?),
         Op::MarkStale { before_ms, now_ms } => Answer::Agents(agents::mark_stale(conn, *before_ms, *now_ms).await?),

@@ -12,6 +12,8 @@ mod plans;
 mod plugins;
 mod prune;
 mod receipts;
+mod releases;
+mod rollouts;
 mod rows;
 mod settle;
 mod settle_one;

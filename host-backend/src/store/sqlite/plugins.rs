@@ -1,14 +1,13 @@
-//! Releases and their bytes. One release of a name is active; (epoch, sequence) only
-//! grows.
+//! Releases and their bytes, published and read. (epoch, sequence) only grows.
 
 use sqlx::{Row as _, SqliteConnection};
 use std::collections::BTreeMap;
 use viworks_protocol::chunk::Part;
 
 use super::rows::{self, RowExt as _};
-use super::{Readers, int, ledger};
+use super::{Readers, int, ledger, releases};
 use crate::store::StoreError;
-use crate::store::model::{AuditEntry, Plugin, PluginSpread};
+use crate::store::model::{AuditEntry, Plugin, PluginSpread, Standing};
 use crate::store::write::{NewPlugin, PartKey, Publication};
 
 fn part_name(part: Part) -> &'static str {
@@ -20,27 +19,28 @@ fn part_name(part: Part) -> &'static str {
 
 pub(super) async fn publish(conn: &mut SqliteConnection, new: &NewPlugin) -> Result<Publication, StoreError> {
     let plugin = &new.plugin;
-    let newest = sqlx::query("SELECT * FROM plugins WHERE plugin = ?1 ORDER BY epoch DESC, sequence DESC LIMIT 1")
-        .bind(&plugin.plugin)
-        .fetch_optional(&mut *conn)
-        .await
-        .map_err(StoreError::Statement)?;
+    let newest = sqlx::query(
+        "SELECT * FROM plugins WHERE plugin = ?1 AND standing <> 'killed' ORDER BY epoch DESC, sequence DESC LIMIT 1",
+    )
+    .bind(&plugin.plugin)
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    let known = by_digest(conn, &plugin.digest).await?;
+    if known.as_ref().is_some_and(|p| p.standing == Standing::Killed) {
+        return Ok(Publication::Killed);
+    }
     if let Some(newest) = newest.as_ref().map(rows::plugin).transpose()? {
         // The same bytes again are a way back from a deactivation; anything else must be newer.
-        let again = newest.digest == plugin.digest && !newest.active;
-        if !again && (newest.epoch, newest.sequence) >= (plugin.epoch, plugin.sequence) {
-            return Ok(Publication::NotNewer { active: newest });
+        let again = newest.digest == plugin.digest && !newest.is_active();
+        if !again && newest.order() >= plugin.order() {
+            return Ok(Publication::NotNewer { newest });
         }
     }
-    sqlx::query("UPDATE plugins SET active = 0 WHERE plugin = ?1 AND active = 1")
-        .bind(&plugin.plugin)
-        .execute(&mut *conn)
-        .await
-        .map_err(StoreError::Statement)?;
     sqlx::query(
         "INSERT OR REPLACE INTO plugins (digest, plugin, version, epoch, sequence, release, component_size,
-             statements_size, published_ms, published_by, active)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 1)",
+             statements_size, published_ms, published_by, standing, wanted, activated_ms, note)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'inactive', ?11, ?12, '')",
     )
     .bind(&plugin.digest)
     .bind(&plugin.plugin)
@@ -52,6 +52,8 @@ pub(super) async fn publish(conn: &mut SqliteConnection, new: &NewPlugin) -> Res
     .bind(plugin.statements_size)
     .bind(int(plugin.published_ms))
     .bind(&plugin.published_by)
+    .bind(plugin.wanted.as_str())
+    .bind(known.and_then(|p| p.activated_ms).map(int))
     .execute(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;
@@ -64,8 +66,19 @@ pub(super) async fn publish(conn: &mut SqliteConnection, new: &NewPlugin) -> Res
             .await
             .map_err(StoreError::Statement)?;
     }
+    releases::stand(conn, plugin, plugin.standing, plugin.published_ms).await?;
     ledger::audit(conn, &[&new.audit]).await?;
-    Ok(Publication::Active(Plugin { active: true, ..plugin.clone() }))
+    let stored = by_digest(conn, &plugin.digest).await?;
+    Ok(Publication::Stored(stored.unwrap_or_else(|| plugin.clone())))
+}
+
+pub(super) async fn by_digest(conn: &mut SqliteConnection, digest: &str) -> Result<Option<Plugin>, StoreError> {
+    let row = sqlx::query("SELECT * FROM plugins WHERE digest = ?1")
+        .bind(digest)
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
+    row.as_ref().map(rows::plugin).transpose()
 }
 
 pub(super) async fn deactivate(
@@ -73,7 +86,7 @@ pub(super) async fn deactivate(
     plugin: &str,
     audit: &AuditEntry,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query("UPDATE plugins SET active = 0 WHERE plugin = ?1 AND active = 1")
+    let done = sqlx::query("UPDATE plugins SET standing = 'inactive' WHERE plugin = ?1 AND standing = 'active'")
         .bind(plugin)
         .execute(&mut *conn)
         .await
@@ -85,6 +98,11 @@ pub(super) async fn deactivate(
 }
 
 impl Readers {
+    pub(in crate::store) async fn plugin(&self, digest: &str) -> Result<Option<Plugin>, StoreError> {
+        let mut conn = self.pool.acquire().await.map_err(StoreError::Statement)?;
+        by_digest(&mut conn, digest).await
+    }
+
     pub(in crate::store) async fn plugins(&self) -> Result<Vec<Plugin>, StoreError> {
         let found = sqlx::query("SELECT * FROM plugins ORDER BY plugin, epoch DESC, sequence DESC LIMIT 10000")
             .fetch_all(&self.pool)

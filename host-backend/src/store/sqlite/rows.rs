@@ -83,6 +83,7 @@ pub(super) fn command(row: &SqliteRow) -> Result<Command, StoreError> {
         verb: row.text("verb")?,
         plugin: row.text("plugin")?,
         digest: row.text("digest")?,
+        also: row.json_value("also")?,
         mode: mode(row.text("mode")?)?,
         args: row.text("args")?,
         caller: row.text("caller")?,
@@ -170,7 +171,10 @@ pub(super) fn plugin(row: &SqliteRow) -> Result<Plugin, StoreError> {
         statements_size: row.small("statements_size")?,
         published_ms: row.number("published_ms")?,
         published_by: row.text("published_by")?,
-        active: row.flag("active")?,
+        standing: row.parsed("standing")?,
+        wanted: row.parsed("wanted")?,
+        activated_ms: row.maybe_number("activated_ms")?,
+        note: row.text("note")?,
     })
 }
 

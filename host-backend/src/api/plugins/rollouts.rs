@@ -1,0 +1,267 @@
+//! `/plugins/{name}/rollouts`: a release in stages, watched and steered.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+use super::super::Shared;
+use super::super::extract::{Json, Path, Query};
+use super::super::moment::Moment;
+use super::super::page::{List, Page, PageQuery};
+use super::super::problem::{Problem, ProblemBody, Result};
+use super::refused;
+use crate::authz::{Permit, action};
+use crate::rollouts::tally::Tally;
+use crate::rollouts::{Gates, RolloutError, Spec, Stage, Steer};
+use crate::store::model::{self, RolloutState};
+
+/// A release to be rolled out.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRollout {
+    /// Of a release of this plugin that is staged or inactive.
+    digest: String,
+    stages: Vec<Stage>,
+    #[serde(default)]
+    gates: Gates,
+}
+
+/// A release on its way to the fleet.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Rollout {
+    pub id: String,
+    pub plugin: String,
+    pub digest: String,
+    /// Of the release that was active when it began.
+    pub former: String,
+    pub state: Standing,
+    /// What is awaited: `deploying` until the stage's members have it, then `soaking`.
+    pub phase: Option<Phase>,
+    /// The stage at hand, from 0.
+    pub stage: u32,
+    pub stages: Vec<Stage>,
+    pub gates: Gates,
+    /// When this stage's watching began.
+    pub soaking: Option<Moment>,
+    /// Why it was paused or ended.
+    pub reason: Option<String>,
+    pub members: Members,
+    /// What both releases did, by verb.
+    pub verbs: BTreeMap<String, Comparison>,
+    pub created: Moment,
+    pub created_by: String,
+    pub changed: Moment,
+    pub finished: Option<Moment>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = RolloutState)]
+pub enum Standing {
+    Running,
+    Paused,
+    Succeeded,
+    RolledBack,
+    Aborted,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Deploying,
+    Soaking,
+}
+
+/// Members of a rollout that has not ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Members {
+    /// Those with a session.
+    pub present: u32,
+    /// Those that have the release active.
+    pub have: u32,
+    /// Those that refused it.
+    pub refused: u32,
+}
+
+/// One verb under both releases.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Comparison {
+    pub new: Did,
+    pub former: Did,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Did {
+    pub runs: u64,
+    pub failed: u64,
+    pub denied: u64,
+    /// The 95th percentile of wall time, in milliseconds, to within a fifth.
+    pub p95_ms: f64,
+    /// The mean of cpu time, in milliseconds.
+    pub cpu_ms: f64,
+}
+
+/// Begin to roll a release out.
+#[utoipa::path(post, operation_id = "begin_rollout", path = "/plugins/{name}/rollouts", tag = "plugins",
+    params(("name" = String, Path)), request_body = NewRollout, security(("token" = [])), responses(
+    (status = 201, body = Rollout),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn post(
+    State(api): State<Shared>,
+    permit: Permit<action::Publish>,
+    Path(name): Path<String>,
+    Json(new): Json<NewRollout>,
+) -> Result<(StatusCode, axum::Json<Rollout>)> {
+    let spec = Spec { stages: new.stages, gates: new.gates };
+    let begun = api.app.rollouts.begin(&name, &new.digest, &spec, permit.name()).await;
+    Ok((StatusCode::CREATED, answer(&api, permit.name(), "rollout.begin", begun).await?))
+}
+
+/// The plugin's rollouts, newest first.
+#[utoipa::path(get, operation_id = "list_rollouts", path = "/plugins/{name}/rollouts", tag = "plugins",
+    params(("name" = String, Path), PageQuery), security(("token" = [])), responses(
+    (status = 200, body = Page<Rollout>),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn list(
+    State(api): State<Shared>,
+    _: Permit<action::Read>,
+    Path(name): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> Result<axum::Json<Page<Rollout>>> {
+    let page = List::Rollouts.page(query.limit, query.after.as_deref())?;
+    let model::Page { items, next } = api.app.store.rollouts(&name, &page).await?;
+    let items = items.into_iter().map(|of| Rollout::of(&api, of)).collect::<Result<_>>()?;
+    Ok(axum::Json(Page { items, next: next.map(|key| List::Rollouts.seal(&key)) }))
+}
+
+/// One rollout.
+#[utoipa::path(get, operation_id = "get_rollout", path = "/plugins/{name}/rollouts/{id}", tag = "plugins",
+    params(("name" = String, Path), ("id" = String, Path)), security(("token" = [])), responses(
+    (status = 200, body = Rollout),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn get(
+    State(api): State<Shared>,
+    _: Permit<action::Read>,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<axum::Json<Rollout>> {
+    let of = api.app.rollouts.get(&name, &id).await?;
+    Ok(axum::Json(Rollout::of(&api, of)?))
+}
+
+/// Stop a rollout where it is: members keep the release, no stage begins.
+#[utoipa::path(post, operation_id = "pause_rollout", path = "/plugins/{name}/rollouts/{id}/pause", tag = "plugins",
+    params(("name" = String, Path), ("id" = String, Path)), security(("token" = [])), responses(
+    (status = 200, body = Rollout),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn pause(
+    State(api): State<Shared>,
+    permit: Permit<action::Publish>,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<axum::Json<Rollout>> {
+    let done = api.app.rollouts.steer(&name, &id, Steer::Pause, permit.name()).await;
+    answer(&api, permit.name(), "rollout.pause", done).await
+}
+
+/// Go on with a paused rollout.
+#[utoipa::path(post, operation_id = "resume_rollout", path = "/plugins/{name}/rollouts/{id}/resume", tag = "plugins",
+    params(("name" = String, Path), ("id" = String, Path)), security(("token" = [])), responses(
+    (status = 200, body = Rollout),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn resume(
+    State(api): State<Shared>,
+    permit: Permit<action::Publish>,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<axum::Json<Rollout>> {
+    let done = api.app.rollouts.steer(&name, &id, Steer::Resume, permit.name()).await;
+    answer(&api, permit.name(), "rollout.resume", done).await
+}
+
+/// End a rollout: its members are offered the former release again.
+#[utoipa::path(post, operation_id = "abort_rollout", path = "/plugins/{name}/rollouts/{id}/abort", tag = "plugins",
+    params(("name" = String, Path), ("id" = String, Path)), security(("token" = [])), responses(
+    (status = 200, body = Rollout),
+    (status = "default", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub async fn abort(
+    State(api): State<Shared>,
+    permit: Permit<action::Publish>,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<axum::Json<Rollout>> {
+    let done = api.app.rollouts.steer(&name, &id, Steer::Abort, permit.name()).await;
+    answer(&api, permit.name(), "rollout.abort", done).await
+}
+
+async fn answer(
+    api: &Shared,
+    by: &str,
+    action: &str,
+    done: std::result::Result<model::Rollout, RolloutError>,
+) -> Result<axum::Json<Rollout>> {
+    match done {
+        Ok(of) => Ok(axum::Json(Rollout::of(api, of)?)),
+        Err(error) => {
+            let problem = Problem::from(error);
+            refused(api, by, action, "rollout", &problem).await;
+            Err(problem)
+        }
+    }
+}
+
+impl Rollout {
+    fn of(api: &Shared, of: model::Rollout) -> Result<Self> {
+        let spec: Spec = serde_json::from_str(&of.spec).map_err(|e| Problem::internal(&e))?;
+        let facts = api.app.rollouts.facts(&of);
+        let phase =
+            of.state.is_open().then_some(if of.soaking_ms.is_some() { Phase::Soaking } else { Phase::Deploying });
+        let verbs = facts.verbs.into_iter();
+        Ok(Self {
+            id: of.id,
+            plugin: of.plugin,
+            digest: of.digest,
+            former: of.former,
+            state: of.state.into(),
+            phase,
+            stage: of.stage,
+            stages: spec.stages,
+            gates: spec.gates,
+            soaking: of.soaking_ms.map(Moment),
+            reason: (!of.reason.is_empty()).then_some(of.reason),
+            members: Members { present: facts.present, have: facts.have, refused: facts.refused },
+            verbs: verbs.map(|(v, c)| (v, Comparison { new: did(&c.new), former: did(&c.former) })).collect(),
+            created: Moment(of.created_ms),
+            created_by: of.created_by,
+            changed: Moment(of.changed_ms),
+            finished: of.finished_ms.map(Moment),
+        })
+    }
+}
+
+fn did(tally: &Tally) -> Did {
+    let millis = |us: f64| (us / 10.0).round() / 100.0;
+    Did {
+        runs: tally.runs,
+        failed: tally.failed,
+        denied: tally.denied,
+        p95_ms: millis(tally.p95_wall_us()),
+        cpu_ms: millis(tally.mean_cpu_us()),
+    }
+}
+
+impl From<RolloutState> for Standing {
+    fn from(state: RolloutState) -> Self {
+        match state {
+            RolloutState::Running => Self::Running,
+            RolloutState::Paused => Self::Paused,
+            RolloutState::Succeeded => Self::Succeeded,
+            RolloutState::RolledBack => Self::RolledBack,
+            RolloutState::Aborted => Self::Aborted,
+        }
+    }
+}

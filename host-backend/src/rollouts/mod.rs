@@ -1,0 +1,256 @@
+//! Rollouts: a release reaches the fleet in stages, is judged by what it does there, and
+//! goes back by itself when a gate fails. What counts is in the store, so that a restart
+//! goes on where it was. Refuses two rollouts of a plugin, and a release that is held,
+//! killed or not newer.
+//!
+//! - [`spec`]: what is asked for
+//! - [`machine`]: what comes next, as a pure function
+//! - [`members`]: whom a stage takes in
+//! - [`observe`], [`tally`]: what releases do, and who has them
+//! - [`run`]: the task that brings rollouts on
+//! - [`kill`]: a release ends everywhere
+
+mod kill;
+pub mod machine;
+mod members;
+pub mod observe;
+mod run;
+pub mod spec;
+pub mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+use crate::catalog::{Catalog, MAX_OPEN, Open, StandError};
+use crate::clock::Clock;
+use crate::dispatch::Engine;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::store::model::{Rollout, RolloutState, Standing};
+use crate::store::release::Progress;
+use crate::store::{Store, StoreError};
+
+pub use kill::Ended;
+pub use machine::Facts;
+pub use observe::Observer;
+pub use spec::{Gates, Spec, SpecError, Stage};
+
+/// What rollouts work with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    pub catalog: Catalog,
+    pub store: Store,
+    pub hub: Hub,
+    pub engine: Engine,
+    pub observer: Observer,
+    pub clock: Clock,
+    pub metrics: Metrics,
+}
+
+/// A handle; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Rollouts {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    /// Something changed: look at once.
+    wake: Notify,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RolloutError {
+    #[error("the rollout's stages or gates can't be used")]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Stand(#[from] StandError),
+    #[error("the release is held: it asks for more, and nobody has approved that")]
+    Held,
+    #[error("nothing of the plugin is active to compare with; publish the release at once")]
+    NoFormer,
+    #[error("{MAX_OPEN} rollouts are under way already")]
+    TooMany,
+    #[error("the first stage takes in no agent")]
+    NoMembers,
+    #[error("there is no rollout {0}")]
+    Unknown(String),
+    #[error("the rollout is {state}")]
+    State { state: RolloutState },
+    #[error("the rollout changed meanwhile; look at it again")]
+    Overtaken,
+    #[error("the rollout can't be stored or read")]
+    Store(#[from] StoreError),
+}
+
+/// What an operator does to a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steer {
+    Pause,
+    Resume,
+    Abort,
+}
+
+impl Rollouts {
+    /// # Errors
+    /// When what was counted before can't be read.
+    pub async fn new(parts: Parts) -> Result<Self, StoreError> {
+        parts.observer.restore(parts.store.tallies().await?);
+        Ok(Self { inner: Arc::new(Inner { parts, wake: Notify::new() }) })
+    }
+
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.inner.parts.observer
+    }
+
+    /// Begin to roll `digest` out.
+    ///
+    /// # Errors
+    /// Says what is in its way; nothing has changed then.
+    pub async fn begin(&self, plugin: &str, digest: &str, spec: &Spec, by: &str) -> Result<Rollout, RolloutError> {
+        let parts = &self.inner.parts;
+        spec.check()?;
+        let release = parts.catalog.release(plugin, digest).await?;
+        match release.standing {
+            Standing::Staged | Standing::Inactive => {}
+            Standing::Held => return Err(RolloutError::Held),
+            standing => return Err(StandError::Standing { standing, wanted: Standing::Staged }.into()),
+        }
+        let snapshot = parts.catalog.snapshot();
+        if snapshot.open().len() >= MAX_OPEN {
+            return Err(RolloutError::TooMany);
+        }
+        let former = snapshot.active(plugin).ok_or(RolloutError::NoFormer)?;
+        if release.order() <= former.order() {
+            return Err(StandError::NotNewer { version: former.version.clone() }.into());
+        }
+        let now_ms = parts.clock.now_ms();
+        let mut rollout = Rollout {
+            id: id(now_ms),
+            plugin: plugin.to_owned(),
+            digest: digest.to_owned(),
+            former: former.digest.clone(),
+            spec: serde_json::to_string(spec).unwrap_or_default(),
+            state: RolloutState::Running,
+            stage: 0,
+            soaking_ms: None,
+            everyone: false,
+            reason: String::new(),
+            created_ms: now_ms,
+            created_by: by.to_owned(),
+            changed_ms: now_ms,
+            finished_ms: None,
+        };
+        let members = self.members(&mut rollout, spec, &Default::default()).await?;
+        if members.is_empty() && !rollout.everyone {
+            return Err(RolloutError::NoMembers);
+        }
+        parts.observer.forget(digest);
+        let detail = format!("{plugin} {} to {} agents", release.version, members.len());
+        let audit = parts.catalog.entry(by, "rollout.begin", rollout.id.clone(), detail);
+        // It stands apart from the active one while it is rolled out.
+        let progress = Progress { rollout: rollout.clone(), members, standing: Some(Standing::Staged), audit };
+        if !parts.catalog.proceed(progress, None).await? {
+            return Err(RolloutError::Overtaken);
+        }
+        Metrics::count(&parts.metrics.rollouts, "begun");
+        tracing::info!(rollout = rollout.id, plugin, digest, "rollout begun");
+        self.inner.wake.notify_one();
+        Ok(rollout)
+    }
+
+    /// Pause, resume or abort a rollout. After an abort its members are offered the former
+    /// release again.
+    ///
+    /// # Errors
+    /// When there is none, or it is not in a state for that.
+    pub async fn steer(&self, plugin: &str, id: &str, steer: Steer, by: &str) -> Result<Rollout, RolloutError> {
+        let parts = &self.inner.parts;
+        let of = self.get(plugin, id).await?;
+        let (state, action, standing) = match (steer, of.state) {
+            (Steer::Pause, RolloutState::Running) => (RolloutState::Paused, "rollout.pause", None),
+            (Steer::Resume, RolloutState::Paused) => (RolloutState::Running, "rollout.resume", None),
+            (Steer::Abort, RolloutState::Running | RolloutState::Paused) => {
+                (RolloutState::Aborted, "rollout.abort", Some(Standing::Inactive))
+            }
+            (_, state) => return Err(RolloutError::State { state }),
+        };
+        let reason = if steer == Steer::Resume { String::new() } else { format!("by {by}") };
+        let audit = parts.catalog.entry(by, action, of.id.clone(), of.digest.clone());
+        let since = of.changed_ms;
+        let rollout = self.changed(Rollout { state, reason, ..of });
+        let progress = Progress { rollout: rollout.clone(), members: Vec::new(), standing, audit };
+        if !parts.catalog.proceed(progress, Some(since)).await? {
+            return Err(RolloutError::Overtaken);
+        }
+        if steer == Steer::Abort {
+            Metrics::count(&parts.metrics.rollouts, "aborted");
+        }
+        self.inner.wake.notify_one();
+        Ok(rollout)
+    }
+
+    /// A rollout of this plugin.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be read.
+    pub async fn get(&self, plugin: &str, id: &str) -> Result<Rollout, RolloutError> {
+        let found = self.inner.parts.store.rollout(id).await?;
+        found.filter(|of| of.plugin == plugin).ok_or_else(|| RolloutError::Unknown(id.to_owned()))
+    }
+
+    /// What is known of a rollout now; of one that has ended, what its release did.
+    #[must_use]
+    pub fn facts(&self, rollout: &Rollout) -> Facts {
+        let parts = &self.inner.parts;
+        let snapshot = parts.catalog.snapshot();
+        let open = snapshot.open().iter().find(|open| open.rollout.id == rollout.id);
+        let mut facts = open.map(|open| self.reach(open)).unwrap_or_default();
+        let mut former = parts.observer.verbs(&rollout.former);
+        for (verb, new) in parts.observer.verbs(&rollout.digest) {
+            let former = former.remove(&verb).unwrap_or_default();
+            facts.verbs.insert(verb, machine::Compared { new, former });
+        }
+        facts
+    }
+
+    /// How far an open rollout has come.
+    fn reach(&self, open: &Open) -> Facts {
+        let hub = &self.inner.parts.hub;
+        let digest = &open.rollout.digest;
+        let mut facts = Facts::default();
+        self.inner.parts.observer.holders(&open.rollout.plugin, |holders| {
+            use viworks_protocol::frame::PluginState::{Active, Refused};
+            for (_, (_, state)) in holders.iter().filter(|(agent, (held, _))| held == digest && open.has(agent)) {
+                facts.have += u32::from(*state == Active);
+                facts.refused += u32::from(*state == Refused);
+            }
+            for session in hub.all().iter().filter(|session| open.has(&session.agent)) {
+                facts.present += 1;
+                let held = holders.get(&session.agent).filter(|(held, _)| held == digest);
+                facts.settled += u32::from(held.is_some_and(|(_, state)| matches!(state, Active | Refused)));
+            }
+        });
+        facts
+    }
+
+    /// The rollout with its changes' time: later than its last, so that no two are taken
+    /// for one.
+    fn changed(&self, of: Rollout) -> Rollout {
+        let changed_ms = self.inner.parts.clock.now_ms().max(of.changed_ms + 1);
+        let finished_ms = (!of.state.is_open()).then_some(changed_ms);
+        Rollout { changed_ms, finished_ms, ..of }
+    }
+}
+
+/// Sorts by time.
+fn id(now_ms: u64) -> String {
+    let mut random = [0; 6];
+    // Without randomness it is still unique enough: one rollout a plugin and millisecond.
+    let _ = getrandom::fill(&mut random);
+    format!("rol-{now_ms:012x}{}", hex::encode(random))
+}

@@ -1,0 +1,199 @@
+//! What is seen of releases while they work: who has which one, and how their verbs end.
+//! Kept in memory, written as tallies every second; bounded, and cheap where no rollout
+//! asks for it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use viworks_protocol::frame::{PluginState, PluginStatus};
+use viworks_protocol::id::AgentId;
+use viworks_protocol::outcome::{Outcome, Report};
+
+use super::tally::{Sample, Tally};
+use crate::store::model::Command;
+
+/// Tallies that are kept; what would be more is not counted.
+const MAX_TALLIES: usize = 8_192;
+
+/// A handle; clones share what was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Observer(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// By plugin, of those that roll out: what each agent says that it has.
+    holders: HashMap<String, HashMap<AgentId, (String, PluginState)>>,
+    /// By release and name (`verb:…`).
+    tallies: BTreeMap<(String, String), Tally>,
+    /// By release and name (`capability:…`): effects seen.
+    uses: BTreeMap<(String, String), u64>,
+    changed: BTreeSet<(String, String)>,
+}
+
+/// What an observer takes of a report: small, and no secret.
+#[derive(Debug, Clone)]
+pub(crate) struct Glance {
+    sample: Sample,
+    /// Nothing ran: it says nothing about a release.
+    idle: bool,
+    /// By capability.
+    effects: BTreeMap<String, u64>,
+}
+
+impl Glance {
+    pub(crate) fn of(report: &Report) -> Self {
+        let code = report.failure.as_ref().map_or("", |failure| failure.code.as_str());
+        let mut effects = BTreeMap::new();
+        for effect in &report.effects {
+            let capability = effect.kind.split('.').next().unwrap_or_default();
+            *effects.entry(capability.to_owned()).or_default() += 1;
+        }
+        let failed = matches!(report.outcome, Outcome::Failed | Outcome::Unknown);
+        let denied = report.outcome == Outcome::Denied;
+        let idle = match report.outcome {
+            Outcome::Succeeded | Outcome::Failed | Outcome::Denied => {
+                matches!(code, "busy" | "warrant" | "plugin" | "interrupted")
+            }
+            Outcome::Unknown => false,
+            Outcome::Cancelled | Outcome::Expired => true,
+        };
+        let sample = Sample { failed, denied, wall_us: report.cost.wall_us, cpu_us: report.cost.cpu_us };
+        Self { sample, idle, effects }
+    }
+}
+
+fn active(state: PluginState) -> bool {
+    state == PluginState::Active
+}
+
+impl Observer {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begin with what was written last: digest, name, tally.
+    pub(crate) fn restore(&self, stored: Vec<(String, String, String)>) {
+        let mut seen = self.lock();
+        for (digest, name, text) in stored {
+            if name.starts_with("capability:") {
+                seen.uses.insert((digest, name), text.parse().unwrap_or(0));
+            } else if let Ok(tally) = serde_json::from_str(&text) {
+                seen.tallies.insert((digest, name), tally);
+            }
+        }
+    }
+
+    /// Keep an eye on who has which release of `plugin`; `known` is what was written.
+    pub(crate) fn watch(&self, plugin: &str, known: Vec<(AgentId, PluginStatus)>) {
+        let mut seen = self.lock();
+        let holders = seen.holders.entry(plugin.to_owned()).or_default();
+        for (agent, status) in known {
+            // What was heard meanwhile is newer.
+            holders.entry(agent).or_insert((status.digest, status.state));
+        }
+    }
+
+    /// Look away from all other plugins.
+    pub(crate) fn only(&self, plugins: &BTreeSet<&str>) {
+        self.lock().holders.retain(|plugin, _| plugins.contains(plugin.as_str()));
+    }
+
+    pub(crate) fn watches(&self, plugin: &str) -> bool {
+        self.lock().holders.contains_key(plugin)
+    }
+
+    /// An agent says what it has of one plugin.
+    pub(crate) fn sighted(&self, agent: &AgentId, status: &PluginStatus) {
+        if let Some(holders) = self.lock().holders.get_mut(&status.plugin) {
+            holders.insert(agent.clone(), (status.digest.clone(), status.state));
+        }
+    }
+
+    /// An agent says all that it has.
+    pub(crate) fn hello(&self, agent: &AgentId, plugins: &[PluginStatus]) {
+        let mut seen = self.lock();
+        if seen.holders.is_empty() {
+            return;
+        }
+        seen.holders.values_mut().for_each(|holders| drop(holders.remove(agent)));
+        for status in plugins {
+            if let Some(holders) = seen.holders.get_mut(&status.plugin) {
+                holders.insert(agent.clone(), (status.digest.clone(), status.state));
+            }
+        }
+    }
+
+    /// Invocations ended, each at its agent.
+    pub(crate) fn ended<'a>(&self, ended: impl Iterator<Item = (&'a AgentId, &'a Command, &'a Glance)>) {
+        let mut seen = self.lock();
+        for (agent, command, glance) in ended.filter(|(_, _, glance)| !glance.idle) {
+            let seen = &mut *seen;
+            let held = seen.holders.get(&command.plugin).and_then(|holders| holders.get(agent));
+            let digest = match held {
+                // While both are about, what the agent says it has active.
+                Some((digest, state)) if active(*state) && command.also.contains(digest) => digest,
+                _ => &command.digest,
+            };
+            let key = (digest.clone(), format!("verb:{}", command.verb));
+            if seen.tallies.len() < MAX_TALLIES || seen.tallies.contains_key(&key) {
+                seen.tallies.entry(key.clone()).or_default().add(glance.sample);
+                seen.changed.insert(key);
+            }
+            for (capability, count) in &glance.effects {
+                let key = (digest.clone(), format!("capability:{capability}"));
+                if seen.uses.len() < MAX_TALLIES || seen.uses.contains_key(&key) {
+                    *seen.uses.entry(key.clone()).or_default() += count;
+                    seen.changed.insert(key);
+                }
+            }
+        }
+    }
+
+    /// What changed since it was asked last, as it is written.
+    pub(crate) fn take_changed(&self) -> Vec<(String, String, String)> {
+        let mut seen = self.lock();
+        let changed = std::mem::take(&mut seen.changed);
+        let text = |key: &(String, String)| match seen.tallies.get(key) {
+            Some(tally) => serde_json::to_string(tally).ok(),
+            None => seen.uses.get(key).map(u64::to_string),
+        };
+        changed.into_iter().filter_map(|key| text(&key).map(|text| (key.0, key.1, text))).collect()
+    }
+
+    /// They could not be written: next time again.
+    pub(crate) fn give_back(&self, changed: Vec<(String, String, String)>) {
+        self.lock().changed.extend(changed.into_iter().map(|(digest, name, _)| (digest, name)));
+    }
+
+    /// A new rollout of a release must not be judged by an earlier one.
+    pub(crate) fn forget(&self, digest: &str) {
+        let mut seen = self.lock();
+        seen.tallies.retain(|(of, _), _| of != digest);
+        seen.changed.retain(|(of, _)| of != digest);
+    }
+
+    /// What a release did, by verb.
+    #[must_use]
+    pub fn verbs(&self, digest: &str) -> BTreeMap<String, Tally> {
+        let seen = self.lock();
+        let of = seen.tallies.iter().filter(|((of, _), _)| of == digest);
+        of.filter_map(|((_, name), tally)| Some((name.strip_prefix("verb:")?.to_owned(), tally.clone()))).collect()
+    }
+
+    /// Effects that were seen of a release, by capability.
+    #[must_use]
+    pub fn effects(&self, digest: &str) -> BTreeMap<String, u64> {
+        let seen = self.lock();
+        let of = seen.uses.iter().filter(|((of, _), _)| of == digest);
+        of.filter_map(|((_, name), uses)| Some((name.strip_prefix("capability:")?.to_owned(), *uses))).collect()
+    }
+
+    /// What each agent has of a watched plugin: the digest, and whether it is active.
+    pub(crate) fn holders<T>(
+        &self,
+        plugin: &str,
+        read: impl FnOnce(&HashMap<AgentId, (String, PluginState)>) -> T,
+    ) -> T {
+        let seen = self.lock();
+        read(seen.holders.get(plugin).unwrap_or(&HashMap::new()))
+    }
+}
