@@ -2,77 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where what it needs is missing")]
 
-#[path = "../src/fixture.rs"]
-mod fixture;
+mod site;
 
-use fixture::{GATEWAY_WIT, TESTDATA, component, sample};
 use serde_json::Value;
+use site::{GATEWAY_WIT, Site, TESTDATA, component};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
-use std::process::{Command, Output};
-use tempfile::TempDir;
-
-/// A folder with a component, its manifest and a key pair.
-struct Site {
-    dir: TempDir,
-}
-
-impl Site {
-    fn new() -> Self {
-        let site = Self { dir: tempfile::tempdir().unwrap() };
-        site.write("built.wasm", &sample());
-        site.write("plugin.toml", &std::fs::read(format!("{TESTDATA}/sample/plugin.toml")).unwrap());
-        site.ok(&["keygen", "--out", "release"]);
-        site
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.path().join(name), bytes).unwrap();
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path().join(name)).unwrap()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_viworks-sign"));
-        command.args(args).current_dir(self.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Ends with `code`, and says `words` on standard error.
-    fn fails(&self, code: i32, words: &str, args: &[&str]) {
-        let output = self.run(args);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
-        assert!(stderr.contains(words), "{args:?}: {stderr}");
-    }
-
-    fn sign(&self) -> String {
-        let wit = format!("{TESTDATA}/sample");
-        self.ok(&["sign", "built.wasm", "--key", "file:release.key.pem", "--wit", &wit, "--wit", GATEWAY_WIT])
-    }
-
-    fn verify(&self, more: &[&str]) -> (Option<i32>, Value) {
-        let args = ["verify", "sample.wasm", "--key", "release.pub.pem", "--output", "json"];
-        let output = self.run(&[&args, more].concat());
-        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
-    }
-}
 
 const VERIFY: [&str; 6] = ["verify", "sample.wasm", "--key", "release.pub.pem", "--plugin", "sample"];
 

@@ -46,8 +46,6 @@ pub struct Tally {
     pub lost: AtomicU32,
     pub unknown: AtomicU32,
     pub commands: AtomicU32,
-    pub interrupted: AtomicU32,
-    pub rolled_back: AtomicU32,
     failure: Mutex<Option<Error>>,
 }
 
@@ -97,13 +95,7 @@ fn run(args: &Args) -> Result<bool> {
     }
     let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
     let torn = count(&tally.torn);
-    say(&format!(
-        "{} commands in {} s: {} interrupted, {} of them with effects taken back; {torn} left half done",
-        count(&tally.commands),
-        began.elapsed().as_secs(),
-        count(&tally.interrupted),
-        count(&tally.rolled_back)
-    ));
+    say(&format!("{} commands in {} s, {torn} left half done", count(&tally.commands), began.elapsed().as_secs()));
     say(&format!(
         "kills {}, double effects {}, lost results {}, unknown {}",
         count(&tally.kills),

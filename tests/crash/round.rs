@@ -144,18 +144,10 @@ fn judge(site: &Site, op: &Op, before: &World, invocation: &Value, kill: Kill, t
         "succeeded" => op.is_done(&change),
         "unknown" => {
             tally.add(&tally.unknown);
-            say(&format!("unknown: {} after {kill:?}", op.verb));
             true
         }
         // What can't be taken back is listed as it is, and nothing else is left.
         "failed" => {
-            if invocation["failure"]["code"] == "interrupted" {
-                tally.add(&tally.interrupted);
-            }
-            let back = |effect: &Value| effect["state"] == "rolled_back";
-            if invocation["effects"].as_array().is_some_and(|all| all.iter().any(back)) {
-                tally.add(&tally.rolled_back);
-            }
             let stays = |effect: &&Value| effect["irreversible"] == true && effect["state"] == "applied";
             let kept = invocation["effects"].as_array().map_or(0, |all| all.iter().filter(stays).count());
             change.removed.len() == kept && change.added.is_empty()

@@ -2,21 +2,18 @@
 //! check that signing will make too. Refuses to write what could not be released.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use viworks_signing::manifest::Manifest;
 use viworks_signing::pack::pack;
 use viworks_signing::publish::build_release;
 use viworks_signing::release::Statement;
 
+use super::cargo::Crate;
 use super::{Error, gateway_wit, inspect};
 use crate::error::Error as CliError;
 use crate::output::Out;
-
-const TARGET: &str = "wasm32-wasip2";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -25,6 +22,7 @@ their own tools and given with --component.
 
 Examples:
   viworks plugin build plugins/accounts --out dist
+  viworks plugin build plugins/accounts --check --out dist   # before signing: the same bytes twice
   viworks plugin build cache --component cache/cache.wasm --out dist")]
 pub struct Build {
     /// The plugin's folder.
@@ -36,6 +34,9 @@ pub struct Build {
     /// Take this component and build nothing.
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
+    /// Build twice more, from nothing and in other folders, and refuse other bytes.
+    #[arg(long, conflicts_with = "component")]
+    check: bool,
     /// A WIT package that wit/ uses, other than the gateway's.
     #[arg(long, value_name = "DIR")]
     wit: Vec<PathBuf>,
@@ -47,11 +48,15 @@ impl Build {
         let text = fs::read_to_string(&manifest_path).map_err(CliError::file("read it", &manifest_path))?;
         let manifest = Manifest::parse(&text).map_err(|source| Error::Manifest { path: manifest_path, source })?;
 
-        let built = match &self.component {
-            Some(path) => path.clone(),
-            None => cargo(&self.dir)?,
+        let (built, component) = match &self.component {
+            Some(path) => (path.clone(), fs::read(path).map_err(CliError::file("read it", path))?),
+            None if self.check => self.twice(out)?,
+            None => {
+                let built = Crate::at(&self.dir)?.build(None)?;
+                let component = fs::read(&built).map_err(CliError::file("read it", &built))?;
+                (built, component)
+            }
         };
-        let component = fs::read(&built).map_err(CliError::file("read it", &built))?;
         let component = self.with_docs(&built, component, out)?;
         let statement = build_release(&component, &manifest)
             .map_err(|source| Error::Release { path: built, source: Box::new(source) })?;
@@ -60,6 +65,29 @@ impl Build {
         let path = self.out.join(format!("{}.wasm", manifest.id));
         fs::write(&path, &component).map_err(CliError::file("write it", &path))?;
         out.show(&serde_json::to_value(&statement).unwrap_or_default(), |_| told(&path, &statement))
+    }
+
+    /// Two builds that share nothing but the source: whoever builds it again gets the same
+    /// bytes, or learns here that he would not.
+    fn twice(&self, out: &Out) -> Result<(PathBuf, Vec<u8>), CliError> {
+        let source = Crate::at(&self.dir)?;
+        let mut first: Option<(PathBuf, Vec<u8>)> = None;
+        for name in ["first", "the-second-of-two-builds"] {
+            let folder = tempfile::tempdir().map_err(CliError::file("make the folder", std::env::temp_dir()))?;
+            let built = source.build(Some(&folder.path().join(name)))?;
+            let component = fs::read(&built).map_err(CliError::file("read it", &built))?;
+            match &first {
+                None => first = Some((built, component)),
+                Some((_, before)) if *before == component => {}
+                Some((_, before)) => {
+                    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+                    return Err(Error::Differs { first: digest(before), second: digest(&component) }.into());
+                }
+            }
+        }
+        let both = first.ok_or_else(|| Error::NoComponent { dir: self.dir.clone() })?;
+        out.note("built twice from nothing, the same bytes");
+        Ok(both)
     }
 
     /// The component with the comments of `wit/`, where there is one.
@@ -90,45 +118,6 @@ fn has_gateway(packages: &[PathBuf]) -> bool {
             .any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("package viworks:gateway@")))
     };
     packages.iter().any(|dir| is_gateway(dir) || children(&dir.join("deps")).any(|dep| is_gateway(&dep)))
-}
-
-/// Build the crate in `dir`; the component's path, as cargo reports it.
-fn cargo(dir: &Path) -> Result<PathBuf, CliError> {
-    let manifest = dir.join("Cargo.toml");
-    let manifest = manifest.canonicalize().map_err(CliError::file("find it", &manifest))?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut child = Command::new(cargo)
-        // Here and not by --manifest-path, so that the folder's .cargo/config.toml counts.
-        .current_dir(dir)
-        .args(["build", "--release", "--target", TARGET, "--message-format", "json-render-diagnostics"])
-        .args(reproducible())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(Error::Cargo)?;
-    let mut found = None;
-    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufReader::lines) {
-        let message: Value = serde_json::from_str(&line.map_err(Error::Cargo)?).unwrap_or_default();
-        if message["reason"] == "compiler-artifact"
-            && message["manifest_path"].as_str().map(Path::new) == Some(&manifest)
-        {
-            let files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            found = files.into_iter().find(|file| file.ends_with(".wasm")).map(PathBuf::from).or(found);
-        }
-    }
-    if !child.wait().map_err(Error::Cargo)?.success() {
-        return Err(Error::Build.into());
-    }
-    Ok(found.ok_or_else(|| Error::NoComponent { dir: dir.to_owned() })?)
-}
-
-/// Panic messages hold the paths of dependencies; those of this machine say nothing to
-/// anybody and would make its bytes differ from every other's.
-fn reproducible() -> Vec<String> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let Some(home) = home.as_deref().and_then(Path::to_str) else { return Vec::new() };
-    let flag = Value::from(format!("--remap-path-prefix={home}=/cargo"));
-    vec!["--config".to_owned(), format!("target.{TARGET}.rustflags=[{flag}]")]
 }
 
 fn told(path: &Path, statement: &Statement) -> String {

@@ -2,6 +2,7 @@
 //! is `viworks-sign`'s, publishing `viworks plugins`'.
 
 mod build;
+mod cargo;
 mod gateway_wit;
 mod inspect;
 mod replay;
@@ -22,6 +23,8 @@ pub enum Error {
     Build,
     #[error("{dir} built no component; its [lib] needs crate-type = [\"cdylib\"]")]
     NoComponent { dir: PathBuf },
+    #[error("two builds of one source differ: sha256 {first} and {second}")]
+    Differs { first: String, second: String },
     #[error("{path}")]
     Manifest { path: PathBuf, source: viworks_signing::manifest::Error },
     #[error("{path}: can't take the docs of its WIT")]
@@ -41,7 +44,7 @@ pub enum Error {
 #[command(after_help = "\
 Examples:
   viworks plugin new web-cache
-  viworks plugin build web-cache --out dist
+  viworks plugin build web-cache --check --out dist
   viworks-sign sign dist/web-cache.wasm --manifest web-cache/plugin.toml --key file:release.key.pem --out dist
   viworks plugins publish dist/web-cache.wasm")]
 pub enum Command {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use viworks_signing::{at_rest, describe, keyref, manifest, pack, pkcs11, publish, verify::Refusal};
+use viworks_signing::{
+    at_rest, describe, keyref, manifest, pack, pkcs11, policy, publish, strict_json, trust, verify::Refusal,
+};
 
 /// The exit codes of every command. clap itself exits with 2; 4 says that metadata has
 /// expired.
@@ -54,6 +56,18 @@ pub(crate) enum Error {
     Unverified { source: Refusal },
     #[error(transparent)]
     Repo(#[from] super::repo::Fault),
+    #[error("{path} is refused ({})", source.code())]
+    Refused { path: PathBuf, source: Refusal },
+    #[error("{path}")]
+    Policy { path: PathBuf, source: policy::Error },
+    #[error("{path} can't be reviewed by this key")]
+    Roles { path: PathBuf, source: trust::Error },
+    #[error("{path} is no provenance")]
+    Json { path: PathBuf, source: strict_json::Error },
+    #[error("the provenance of {path} lacks its {what}")]
+    Provenance { path: PathBuf, what: &'static str },
+    #[error("{text:?}: wanted {wanted}")]
+    Argument { text: String, wanted: &'static str },
     #[error("the answer can't be written")]
     Print(#[source] std::io::Error),
 }
@@ -62,13 +76,15 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Io { .. } | Self::Text { .. } | Self::Print(_) => Exit::Io,
-            Self::Exists { .. } | Self::NoPublic | Self::Time { .. } => Exit::Usage,
+            Self::Exists { .. } | Self::NoPublic | Self::Time { .. } | Self::Argument { .. } => Exit::Usage,
             Self::Key(error) => key(error),
             Self::Repo(fault) => fault.exit(),
             Self::Encode { .. } | Self::Public { .. } => Exit::Key,
             Self::Publish { source: publish::Error::Signer(_), .. } => Exit::Key,
             Self::TooLarge { .. } | Self::Manifest { .. } | Self::Pack { .. } => Exit::Refused,
             Self::Publish { .. } | Self::Describe { .. } | Self::Unverified { .. } => Exit::Refused,
+            Self::Refused { .. } | Self::Policy { .. } | Self::Roles { .. } => Exit::Refused,
+            Self::Json { .. } | Self::Provenance { .. } => Exit::Refused,
         }
     }
 }

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 use viworks_signing::keys::PublicKey;
 use viworks_signing::manifest::Manifest;
+use viworks_signing::publish::{build_release, sign_provenance, sign_release};
 use viworks_signing::signer::Signer;
 use viworks_signing::verify::{MAX_COMPONENT, verify};
-use viworks_signing::{build_release, pack::pack, sign_release};
+use viworks_signing::{pack::pack, provenance};
 
+use super::built::Built;
 use super::keyref::Password;
 use super::{Error, Exit, files, output};
 
@@ -18,6 +20,8 @@ use super::{Error, Exit, files, output};
 #[command(after_help = "\
 Examples:
   viworks-sign sign accounts.wasm --manifest plugin.toml --wit wit --wit ../wit --key file:keys/release.key.pem --out dist
+  viworks-sign sign accounts.wasm --key env:RELEASE_KEY --builder https://ci.example.com/runner \\
+    --source git+https://git.example.com/plugins@COMMIT --material Cargo.lock --invocation run-7   # with provenance
   PW=… viworks-sign sign vpn.wasm --manifest plugin.toml --key env:RELEASE_KEY --password-env PW
 Signing the same bytes twice with the same --not-before gives the same files.")]
 pub(crate) struct Sign {
@@ -39,6 +43,8 @@ pub(crate) struct Sign {
     #[arg(long, value_name = "TIME")]
     not_before: Option<String>,
     #[command(flatten)]
+    built: Built,
+    #[command(flatten)]
     password: Password,
 }
 
@@ -54,13 +60,18 @@ impl Sign {
         }
         let publish = |source| Error::Publish { path: path(), source };
         let statement = build_release(&component, &manifest).map_err(publish)?;
-        let line =
-            sign_release(&statement, &keys.iter().map(AsRef::as_ref).collect::<Vec<&dyn Signer>>()).map_err(publish)?;
+        let signers: Vec<&dyn Signer> = keys.iter().map(AsRef::as_ref).collect();
+        let mut lines = sign_release(&statement, &signers).map_err(publish)?;
+        if let Some(predicate) = self.built.provenance()? {
+            let subject = &statement.subject[0];
+            let made = provenance::statement(&subject.name, &subject.digest.sha256, predicate);
+            lines += &sign_provenance(&made, &signers).map_err(publish)?;
+        }
 
         let trusted: Vec<PublicKey> = keys.iter().map(|key| key.public()).collect();
         // A release for later is signed now, so it is judged as of its own time.
         let start = humantime::parse_rfc3339(&statement.predicate.not_before).unwrap_or(SystemTime::UNIX_EPOCH);
-        let verified = verify(&component, &line, &trusted, Some(&manifest.id), start)
+        let verified = verify(&component, &lines, &trusted, Some(&manifest.id), start)
             .map_err(|source| Error::Unverified { source })?;
 
         let file = self.out.join(format!("{}.wasm", manifest.id));
@@ -71,7 +82,7 @@ impl Sign {
             source,
         })?;
         files::replace(&file, &component)?;
-        files::replace(&statements, line.as_bytes())?;
+        files::replace(&statements, lines.as_bytes())?;
 
         let verbs = verified.release().verbs.keys().cloned().collect::<Vec<_>>().join(", ");
         output::lines([

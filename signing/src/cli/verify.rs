@@ -1,28 +1,34 @@
-//! `viworks-sign verify`: says whether a gateway that trusts these keys would take these
-//! bytes as that plugin, and by which check it would not.
+//! `viworks-sign verify`: says whether a gateway with this policy, or one that trusts these
+//! keys, would take these bytes as that plugin, and by which check it would not.
 
 use clap::Args;
 use serde_json::json;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-use viworks_signing::keys::PublicKey;
-use viworks_signing::verify::{MAX_COMPONENT, MAX_STATEMENTS, Refusal, VerifiedRelease, verify};
+use sha2::{Digest as _, Sha256};
+use std::path::PathBuf;
+use viworks_signing::policy::Policy;
+use viworks_signing::trust::Trust;
+use viworks_signing::verify::VerifiedRelease;
 
-use super::{Error, Exit, Output, files, output};
+use super::bundle::{Bundle, public_keys};
+use super::{Error, Exit, Output, output, policy};
 
 /// Verify a signed component, as a gateway does before it loads one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   viworks-sign verify dist/accounts.wasm --key keys/release.pub.pem --plugin accounts
-  viworks-sign verify dist/accounts.wasm --key keys/release.pub.pem --plugin accounts --output json
-Exits with 0 if verified and 1 if refused; the code (E_…) names the check.")]
+  viworks-sign verify dist/accounts.wasm --policy policy.toml --plugin accounts --output json
+Exits with 0 if verified and 1 if refused; the code (E_…) names the check. With a policy, its
+signers, thresholds, reviews and plugin patterns count; keys are those that it names by id.")]
 pub(crate) struct Verify {
     /// The component; its statements are beside it
     component: PathBuf,
     /// File of trusted public keys (PEM, one or more); may be given several times
-    #[arg(long = "key", value_name = "PUB", required = true)]
+    #[arg(long = "key", value_name = "PUB", required_unless_present = "policy")]
     keys: Vec<PathBuf>,
+    /// A host owner's policy
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// The plugin that this has to be
     #[arg(long, value_name = "ID")]
     plugin: String,
@@ -33,44 +39,51 @@ pub(crate) struct Verify {
     output: Output,
 }
 
+/// A code and its reason.
+struct Refused {
+    code: &'static str,
+    reason: String,
+    digest: Option<String>,
+}
+
 impl Verify {
     pub(crate) fn run(&self) -> Result<Exit, Error> {
-        let trusted = self.trusted()?;
-        match self.verify(&trusted)? {
+        let known = public_keys(&self.keys)?;
+        let policy = self.policy.as_ref().map(|path| policy::load(path, &known)).transpose()?;
+        let trust = policy.as_ref().map_or_else(|| Trust::any_of(&known), |policy| policy.trust(&known));
+        match self.verify(&trust, policy.as_ref())? {
             Ok(verified) => self.accept(&verified),
-            Err(refusal) => self.refuse(&refusal),
+            Err(refused) => self.refuse(&refused),
         }
     }
 
-    /// A file over its cap is refused as a gateway refuses it: not an error of reading.
-    fn verify(&self, trusted: &[PublicKey]) -> Result<Result<VerifiedRelease, Refusal>, Error> {
-        let path = self.statements.clone().unwrap_or_else(|| beside(&self.component));
-        let size = |what, max| Refusal::Size { what, bytes: max + 1, max };
-        let component = match files::read(&self.component, MAX_COMPONENT) {
-            Err(Error::TooLarge { max, .. }) => return Ok(Err(size("component", max))),
-            read => read?,
+    fn verify(&self, trust: &Trust, policy: Option<&Policy>) -> Result<Result<VerifiedRelease, Refused>, Error> {
+        let refused = |code, error: &dyn std::error::Error, digest| {
+            Ok(Err(Refused { code, reason: output::chain(error), digest }))
         };
-        let statements = match files::read_text(&path, MAX_STATEMENTS) {
-            Err(Error::TooLarge { max, .. }) => return Ok(Err(size("statements", max))),
-            read => read?,
+        let bundle = match Bundle::read(&self.component, self.statements.as_deref())? {
+            Ok(bundle) => bundle,
+            Err(refusal) => return refused(refusal.code(), &refusal, None),
         };
-        Ok(verify(&component, &statements, trusted, Some(&self.plugin), SystemTime::now()))
-    }
-
-    fn trusted(&self) -> Result<Vec<PublicKey>, Error> {
-        let mut trusted = Vec::new();
-        for path in &self.keys {
-            let pem = files::read_text(path, files::MAX_TEXT)?;
-            let keys = PublicKey::all_from_pem(&pem).map_err(|source| Error::Public { path: path.clone(), source })?;
-            trusted.extend(keys);
+        let digest = || Some(hex::encode(Sha256::digest(&bundle.component)));
+        let verified = match bundle.verify(trust, &self.plugin) {
+            Ok(verified) => verified,
+            Err(refusal) => return refused(refusal.code(), &refusal, digest()),
+        };
+        match policy.map(|policy| policy.takes(verified.release())) {
+            Some(Err(not)) => refused(not.code(), &not, digest()),
+            _ => Ok(Ok(verified)),
         }
-        Ok(trusted)
     }
 
     fn accept(&self, verified: &VerifiedRelease) -> Result<Exit, Error> {
         let release = verified.release();
-        match self.output {
-            Output::Json => output::json(&json!({
+        let reviewers: Vec<&str> =
+            verified.reviews().iter().flat_map(|review| review.signers()).map(String::as_str).collect();
+        let builders: Vec<&str> =
+            verified.provenance().iter().map(|made| made.run_details.builder.id.as_str()).collect();
+        if self.output == Output::Json {
+            output::json(&json!({
                 "result": "verified",
                 "code": "OK",
                 "plugin": release.plugin,
@@ -79,37 +92,37 @@ impl Verify {
                 "sequence": release.sequence,
                 "digest": verified.digest(),
                 "keyids": verified.signers(),
-            }))?,
-            Output::Text => output::lines([
-                format!("VERIFIED  {} {}", release.plugin, release.version),
-                format!("sequence  {}.{}", release.epoch, release.sequence),
-                format!("sha256    {}", verified.digest()),
-                format!("key ids   {}", verified.signers().join(", ")),
-            ])?,
+                "reviewers": reviewers,
+                "builders": builders,
+            }))?;
+            return Ok(Exit::Done);
         }
+        let mut lines = vec![
+            format!("VERIFIED  {} {}", release.plugin, release.version),
+            format!("sequence  {}.{}", release.epoch, release.sequence),
+            format!("sha256    {}", verified.digest()),
+            format!("key ids   {}", verified.signers().join(", ")),
+        ];
+        if !reviewers.is_empty() {
+            lines.push(format!("reviewed  {}", reviewers.join(", ")));
+        }
+        lines.extend(builders.iter().map(|builder| format!("built by  {builder}")));
+        output::lines(lines)?;
         Ok(Exit::Done)
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Result<Exit, Error> {
-        let reason = output::chain(refusal);
+    fn refuse(&self, refused: &Refused) -> Result<Exit, Error> {
         match self.output {
             Output::Json => output::json(&json!({
                 "result": "refused",
-                "code": refusal.code(),
-                "reason": reason,
-                "digest": null,
+                "code": refused.code,
+                "reason": refused.reason,
+                "digest": refused.digest,
                 "keyids": [],
                 "sequence": null,
             }))?,
-            Output::Text => output::lines([format!("REFUSED  {}: {reason}", refusal.code())])?,
+            Output::Text => output::lines([format!("REFUSED  {}: {}", refused.code, refused.reason)])?,
         }
         Ok(Exit::Refused)
     }
-}
-
-/// `NAME.wasm.intoto.jsonl` beside `NAME.wasm`.
-pub(super) fn beside(component: &Path) -> PathBuf {
-    let mut path = component.as_os_str().to_owned();
-    path.push(".intoto.jsonl");
-    path.into()
 }

@@ -3,6 +3,7 @@
 //! approvals. What it does not name is not allowed. Every fault of a file is told at once,
 //! with its key, its value and what would be valid.
 
+mod explain;
 mod signers;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::release::{Limits, Release};
 use crate::table::Table;
 use crate::trust::Trust;
 
+pub use explain::{CapabilityRow, Explanation, Row, VerbRow};
 pub use signers::Sources;
 
 /// The ceilings where the policy sets none. Enough for guests in every language we know.

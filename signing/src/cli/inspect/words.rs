@@ -1,9 +1,12 @@
 //! Descriptions, statements and JSON Schemas in plain words.
 
 use serde_json::Value;
-use viworks_signing::release::{EffectClass, Release};
+use viworks_signing::grant::Scopes;
+use viworks_signing::provenance::Provenance;
+use viworks_signing::release::{EffectClass, Limits, Release};
+use viworks_signing::review::Review;
 
-use super::{Claim, Found};
+use super::{Claim, Found, Said};
 
 /// The whole answer.
 pub(super) fn lines(found: &Found) -> Vec<String> {
@@ -32,9 +35,45 @@ pub(super) fn lines(found: &Found) -> Vec<String> {
     out.extend(found.description.imports.iter().map(|import| format!("  {import}")));
     if let Some(release) = release {
         scopes(&mut out, release);
-        limits(&mut out, release);
+        limits(&mut out, release.limits);
+    }
+    for said in &found.reviews {
+        review(&mut out, said);
+    }
+    for said in &found.provenance {
+        built(&mut out, said);
     }
     out
+}
+
+fn review(out: &mut Vec<String>, said: &Said<Review>) {
+    let review = &said.predicate;
+    let whose = if said.matches { "of this release" } else { "OF ANOTHER RELEASE" };
+    let list = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    out.extend([
+        String::new(),
+        format!("review {whose}, {}; says it is signed by {}", review.reviewed_at, said.keyids.join(", ")),
+        format!("  verbs that may run: {}", list(review.verbs.iter().map(String::as_str).collect())),
+        format!("  capabilities at most: {}", list(review.capabilities.names())),
+    ]);
+    capabilities(out, &review.capabilities);
+    out.push(format!("  guest time {} ms, memory {} MiB at most", review.limits.cpu_ms, review.limits.memory_mib));
+    out.extend(review.notes.lines().map(|line| format!("  {line}")));
+}
+
+fn built(out: &mut Vec<String>, said: &Said<Provenance>) {
+    let (how, run) = (&said.predicate.build_definition, &said.predicate.run_details);
+    let what = if said.matches { "these bytes" } else { "OTHER BYTES" };
+    out.extend([
+        String::new(),
+        format!("provenance of {what}; says it is signed by {}", said.keyids.join(", ")),
+        format!("  built by {}, as {}", run.builder.id, how.build_type),
+    ]);
+    for from in &how.resolved_dependencies {
+        let name = if from.uri.is_empty() { &from.name } else { &from.uri };
+        let digests: Vec<String> = from.digest.iter().map(|(kind, digest)| format!("{kind} {digest}")).collect();
+        out.push(format!("  from {name} ({})", digests.join(", ")));
+    }
 }
 
 fn statement(claim: Option<&Claim>) -> String {
@@ -72,20 +111,23 @@ fn first_line(text: &str) -> &str {
 
 fn scopes(out: &mut Vec<String>, release: &Release) {
     out.extend([String::new(), "scopes asked for".to_owned()]);
-    let scopes = serde_json::to_value(&release.capabilities).unwrap_or_default();
+    capabilities(out, &release.capabilities);
+    if release.capabilities.names().is_empty() {
+        out.push("  none".to_owned());
+    }
+}
+
+fn capabilities(out: &mut Vec<String>, scopes: &Scopes) {
+    let scopes = serde_json::to_value(scopes).unwrap_or_default();
     for (capability, scope) in scopes.as_object().into_iter().flatten() {
         out.push(format!("  {capability}"));
         for (key, value) in scope.as_object().into_iter().flatten() {
             out.push(format!("    {key} = {value}"));
         }
     }
-    if release.capabilities.names().is_empty() {
-        out.push("  none".to_owned());
-    }
 }
 
-fn limits(out: &mut Vec<String>, release: &Release) {
-    let limits = release.limits;
+fn limits(out: &mut Vec<String>, limits: Limits) {
     out.extend([
         String::new(),
         "limits of one invocation".to_owned(),

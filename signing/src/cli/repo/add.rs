@@ -8,7 +8,7 @@ use viworks_signing::keys::PublicKey;
 use viworks_signing::tuf::repo::{RELEASES, Release};
 use viworks_signing::verify::{MAX_COMPONENT, MAX_STATEMENTS, verify};
 
-use super::super::verify::beside;
+use super::super::bundle::beside;
 use super::super::{Error, Exit, files};
 use super::{Fault, Keys, change};
 
