@@ -2,6 +2,8 @@
 //! and stopped in the reverse: orders first, then what runs, then what is owed, then the rest.
 
 #[cfg(test)]
+mod lying;
+#[cfg(test)]
 mod tests;
 
 use std::os::unix::fs::DirBuilderExt as _;
@@ -21,13 +23,14 @@ use crate::dispatch;
 use crate::executor::{Executor, ExecutorConfig};
 use crate::host::Host;
 use crate::journal::{Journal, JournalError};
-use crate::link::{ConnectError, DELIVERIES, INCOMING, Link, Outgoing, Phase, Supply};
+use crate::link::{ConnectError, DELIVERIES, Delivery, INCOMING, Link, Outgoing, Phase, Supply};
 use crate::plugins::{Plugins, Registry, Rules, StoreError};
 use crate::process::orphans;
 use crate::recording::Recordings;
 use crate::runtime::{EngineError, Runtime, RuntimeConfig};
 use crate::status::{ServeError, Server, Vitals};
 use crate::telemetry;
+use crate::trust::{self, Repository};
 
 /// How often the journal forgets.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
@@ -66,6 +69,8 @@ pub enum StartError {
     Engine(#[from] EngineError),
     #[error("the plugins' store can't be used")]
     Plugins(#[from] StoreError),
+    #[error("the release repository's state can't be used")]
+    Repository(#[from] trust::OpenError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -106,8 +111,12 @@ impl App {
         })?);
         let registry = Arc::<Registry>::default();
         let rules = Rules { release_keys: config.release_keys.clone(), policy: config.policy.clone() };
-        let plugins = Plugins::open(&config.state_dir, rules, runtime, Arc::clone(&registry))?;
-        plugins.compile_by("/proc/self/exe");
+        let repository = Repository::open(&config.state_dir, config.anchor.clone(), config.repository_grace)?;
+        let plugins = Plugins::open(&config.state_dir, rules, repository, runtime, Arc::clone(&registry))?;
+        // The tests' program can't be asked to compile.
+        if !cfg!(test) {
+            plugins.compile_by("/proc/self/exe");
+        }
         let (executor, events) = Executor::new(
             ExecutorConfig {
                 agent: config.agent.clone(),
@@ -157,6 +166,7 @@ impl App {
         tasks.spawn(link.run(stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(dispatch::events(events, outgoing.clone())));
         let (supply_to, deliveries) = mpsc::channel(DELIVERIES);
+        let rules_to = supply_to.clone();
         let heard = dispatch::incoming(incoming, executor.clone(), journal.clone(), outgoing.clone(), supply_to);
         let supply = Supply::new(plugins.clone(), outgoing.clone());
         let said = outgoing.clone();
@@ -168,6 +178,14 @@ impl App {
             statuses.into_iter().for_each(|status| said.plugin(status));
             tokio::join!(heard, supply.run(deliveries));
         }));
+        let release_keys = config.release_keys.clone();
+        let watch = config.policy_file.clone().watch(config.policy.clone(), move |policy| {
+            let rules = Rules { release_keys: release_keys.clone(), policy };
+            let rules_to = rules_to.clone();
+            // The supply lives as long as the program.
+            async move { drop(rules_to.send(Delivery::Rules(Box::new(rules))).await) }
+        });
+        tasks.spawn(stop.clone().run_until_cancelled_owned(watch));
         tasks.spawn(telemetry::run(
             config.telemetry,
             clock.clone(),
@@ -181,6 +199,7 @@ impl App {
         tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(host)));
         tracing::info!(agent = %config.agent, backend = %config.backend.uri(), version = env!("CARGO_PKG_VERSION"), "started");
         tracing::info!(target: "audit", agent = %config.agent, version = env!("CARGO_PKG_VERSION"), "gateway started");
+        config.notes().iter().for_each(|note| tracing::warn!("{note}"));
         Ok(Self { executor, outgoing, vitals, audit, drain: config.drain, draining, stop, tasks })
     }
 

@@ -13,6 +13,7 @@ use crate::config::{Config, Faults, process_env};
 use crate::recording::file::{MAX_BYTES, Recording};
 use crate::recording::replay::{self, Replayed};
 use crate::status::{self, AskError, Health};
+use crate::trust::Standing;
 
 /// The ViWorkS gateway: runs signed verbs on this host within what its owner granted.
 #[derive(Debug, Parser)]
@@ -60,9 +61,42 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the host owner's policy.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Compile a component from stdin to stdout; the gateway starts this itself.
     #[command(hide = true)]
     Compile,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Report every fault of a policy file; exits 1 if there is one.
+    Check {
+        /// The policy; the configuration's otherwise.
+        #[arg(long)]
+        policy: Option<PathBuf>,
+        /// The configuration file that names the policy and the release keys.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a plugin asks for, what reviews and policy leave, and what results.
+    Explain {
+        /// The id of an installed plugin, or the path of a bundle's component.
+        plugin: String,
+        /// The policy; the configuration's otherwise.
+        #[arg(long)]
+        policy: Option<PathBuf>,
+        /// The configuration file.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `compile`
@@ -89,11 +123,17 @@ pub fn load(config: Option<PathBuf>) -> Result<Config, Faults> {
 /// `check`
 #[must_use]
 pub fn check(config: Option<PathBuf>, json: bool) -> ExitCode {
-    let faults = load(config).err().unwrap_or_default();
+    let (notes, faults) = match load(config) {
+        Ok(config) => (config.notes(), Faults::default()),
+        Err(faults) => (Vec::new(), faults),
+    };
     if json {
-        print(&format!("{:#}", faults.to_json()));
+        let mut answer = faults.to_json();
+        answer["notes"] = notes.into();
+        print(&format!("{answer:#}"));
     } else {
         print(faults.to_string().trim_end());
+        notes.iter().for_each(|note| print(&format!("note: {note}")));
     }
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -157,6 +197,16 @@ fn shown(health: &Health) -> String {
         executor.running, executor.max_concurrency, executor.queued, executor.ended
     ));
     lines.push(format!("  owed      {} reports", health.journal.owed));
+    let repository = &health.repository;
+    lines.push(match (repository.standing, repository.timestamp) {
+        (Standing::Off, _) => "  releases  by signature alone: no trusted_root".to_owned(),
+        (standing, Some(timestamp)) => {
+            format!("  releases  {}, timestamp {timestamp}, {} taken back", standing.as_str(), repository.revoked)
+        }
+        (standing, None) => format!("  releases  {}", standing.as_str()),
+    });
+    lines.extend(repository.fault.as_ref().map(|fault| format!("            {fault}")));
+    lines.extend(health.policy.fault.as_ref().map(|fault| format!("  policy    refused, the old one stays: {fault}")));
     if let Some(fault) = &health.journal.fault {
         lines.push(format!("  journal   {fault}: verbs that change the host are refused"));
     }
@@ -177,7 +227,7 @@ pub fn complain(what: &impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{what}");
 }
 
-fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     // Who closed our output does not want it.
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -50,6 +50,8 @@ pub async fn incoming(
             }
             Incoming::Offers(offers) => Delivery::Offers(offers),
             Incoming::Chunk(chunk) => Delivery::Chunk(chunk),
+            Incoming::Repository(timestamp) => Delivery::Repository(timestamp),
+            Incoming::Metadata { name, text } => Delivery::Metadata { name, text },
             Incoming::Disconnected => Delivery::Disconnected,
         };
         if supply.send(delivery).await.is_err() {

@@ -5,8 +5,8 @@
 //! plugin → a function in [`capabilities`] checks its scope → [`effects`] journals and
 //! applies → the report goes to the journal's outbox → [`link`] delivers it.
 //!
-//! The path of one plugin: [`link`] is offered a digest → [`plugins`] fetches, admits,
-//! compiles and swaps.
+//! The path of one plugin: [`trust`] learns what the release repository says → [`link`] is
+//! offered a digest → [`plugins`] fetches, admits, compiles, tries out and swaps.
 
 pub mod app;
 pub mod audit;
@@ -23,9 +23,12 @@ pub mod journal;
 pub mod link;
 pub mod log;
 pub mod plugins;
+pub mod policy;
 pub mod process;
 pub mod receipts;
 pub mod recording;
 pub mod runtime;
 pub mod status;
 pub mod telemetry;
+pub mod trust;
+pub(crate) mod vault;

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use viworks_gateway::app::{self, App};
 use viworks_gateway::cli::{self, Cli, Command, complain};
 use viworks_gateway::link::chain;
+use viworks_gateway::policy;
 
 fn main() -> ExitCode {
     // Few threads: invocations are bounded, and each thread costs memory.
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
             Command::Check { config, json } => cli::check(config, json),
             Command::Compile => cli::compile(),
             Command::Replay { file, plugin, json } => cli::replay(file, plugin, json).await,
+            Command::Policy { command } => policy::run(command),
             Command::Status { socket, config, json } => cli::status(socket, config, json).await,
         }
     });

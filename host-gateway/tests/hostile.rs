@@ -29,7 +29,6 @@ const ATTACKS: &[(&str, &str, Check)] = &[
         assert_eq!(r.outcome, Outcome::Succeeded, "{r:?}");
         assert_eq!(result(r), json!(20), "{r:?}");
     }),
-    ("count_instances", "{}", |r| limit(r, "limits.instances")),
     ("deep_recursion", r#"{"depth":4000000000}"#, |r| trap(r, "call stack exhausted")),
     ("giant_output", r#"{"kib":300}"#, |r| limit(r, "limits.outputKib")),
     ("giant_output", r#"{"kib":6000}"#, |r| limit(r, "limits.outputKib")),
@@ -76,7 +75,7 @@ fn bounded_log(report: &Report, kib: usize) {
 
 #[tokio::test]
 async fn each_attack_ends_typed_and_the_next_invocation_is_served() {
-    let gateway = Gateway::new("[state]").with(&["hostile", "growth", "crowd", "nap", "echo"]).await;
+    let gateway = Gateway::new("[state]").with(&["hostile", "growth", "nap", "echo"]).await;
     let mut running = gateway.executor(4, 8);
     for (verb, args, check) in ATTACKS {
         let args: Value = serde_json::from_str(args).unwrap();
@@ -98,6 +97,15 @@ async fn cpu_time_is_the_guests_own_and_not_what_it_waits_for() {
     assert!(nap.cost.wall_us >= 700_000 && nap.cost.cpu_us < 200_000, "{nap:?}");
     let spin = running.run(gateway.warrant("endless_loop", json!({}))).await;
     assert!((450_000..700_000).contains(&spin.cost.cpu_us), "{spin:?}");
+}
+
+#[tokio::test]
+async fn more_instances_than_the_release_allows_do_not_even_begin() {
+    let gateway = Gateway::new("");
+    let status = gateway.install(gateway.bundle("crowd")).await;
+    assert_eq!(status.state, PluginState::Refused, "25 instances where 20 are allowed");
+    let detail = status.detail.unwrap_or_default();
+    assert!(detail.starts_with("E_SELF_TEST: self-test: ") && detail.contains("instance count"), "{detail}");
 }
 
 #[tokio::test]

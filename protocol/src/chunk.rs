@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The most bytes of a plugin in one frame, so that frames of invocations never wait long.
 pub const MAX_BYTES: usize = 64 * 1024;
 
+/// The most chunks that a gateway takes in a minute: 64 large plugins at once.
+pub const PER_MINUTE: u32 = 30_000;
+
 const HEADER: usize = 2 + 1 + 32 + 4 + 4;
 
 /// Which file of a release.

@@ -196,6 +196,25 @@ impl GatewayFrame {
     }
 }
 
+impl BackendFrame {
+    /// The bounds that a gateway holds this frame to.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let (kind, max_bytes, per_minute) = match self {
+            Self::Welcome { .. } => ("welcome", 1_024, 1),
+            Self::Ping { .. } => ("ping", 256, 120),
+            Self::Invoke { .. } => ("invoke", MAX_FRAME, 120_000),
+            Self::Cancel { .. } => ("cancel", 256, 120_000),
+            Self::Ack { .. } => ("ack", 256, 240_000),
+            Self::Plugins { .. } => ("plugins", 256 * 1_024, 120),
+            Self::Repository { .. } => ("repository", 256, 60),
+            Self::Metadata { .. } => ("metadata", MAX_FRAME, 600),
+            Self::Goodbye { .. } => ("goodbye", 4_096, 1),
+        };
+        Bounds { kind, max_bytes, per_minute }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,7 +43,7 @@ fn what_is_signed_verifies_and_what_is_changed_does_not() {
     site.write("sample.wasm", &bytes);
     let (code, answer) = site.verify(&["--plugin", "sample"]);
     assert_eq!((code, &answer["code"]), (Some(1), &"E_DIGEST".into()));
-    site.write("sample.wasm", &vec![0; 16 * 1024 * 1024 + 1]);
+    site.write("sample.wasm", &vec![0; viworks_signing::verify::MAX_COMPONENT + 1]);
     assert_eq!(site.verify(&["--plugin", "sample"]).1["code"], "E_SIZE");
 }
 

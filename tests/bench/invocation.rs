@@ -19,6 +19,7 @@ use viworks_gateway::host::{Host, HostConfig};
 use viworks_gateway::journal::Journal;
 use viworks_gateway::plugins::{AdmittedPlugin, Plugins, Registry, Rules};
 use viworks_gateway::runtime::{Invocation, Runtime, RuntimeConfig};
+use viworks_gateway::trust::Repository;
 use viworks_protocol::frame::{PluginOffer, PluginState};
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::merkle::Tree;
@@ -72,7 +73,9 @@ impl Bundle {
         engine: &Arc<Runtime>,
     ) -> Result<(Arc<AdmittedPlugin>, Arc<Registry>, Duration)> {
         let registry = Arc::new(Registry::default());
-        let plugins = Plugins::open(dir, self.rules.clone(), engine.clone(), registry.clone()).map_err(Error::other)?;
+        let repository = Repository::open(dir, None, Duration::ZERO).map_err(Error::other)?;
+        let plugins = Plugins::open(dir, self.rules.clone(), repository, engine.clone(), registry.clone())
+            .map_err(Error::other)?;
         let (bytes, statements) = (self.bytes.clone(), self.statements.clone());
         let start = Instant::now();
         let status = tokio.block_on(plugins.install(self.offer.clone(), bytes, statements));
@@ -170,7 +173,12 @@ fn succeeded(report: &Report) -> Result<()> {
     if report.outcome == Outcome::Succeeded { Ok(()) } else { Err(Error::other(format!("{report:?}"))) }
 }
 
-fn verified(key: &SecretKey, agent: &AgentId, digest: &str, args: &serde_json::Value) -> Result<VerifiedWarrant> {
+pub(crate) fn verified(
+    key: &SecretKey,
+    agent: &AgentId,
+    digest: &str,
+    args: &serde_json::Value,
+) -> Result<VerifiedWarrant> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(Error::other)?;
     let now = u64::try_from(now.as_millis()).map_err(Error::other)?;
     let tree = Tree::new([agent]).ok_or_else(|| Error::other("no tree"))?;

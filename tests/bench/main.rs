@@ -8,6 +8,7 @@ mod parts;
 mod receipts;
 mod release;
 mod report;
+mod swaps;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -23,6 +24,14 @@ fn main() -> std::io::Result<ExitCode> {
 
     say("invocation");
     let invocation = invocation::measure(&mut table, wanted("hot_load"))?;
+    if wanted("admit_1mib") {
+        say("admit_1mib");
+        swaps::admit(&mut table)?;
+    }
+    if wanted("swap_under_load") {
+        say("swap_under_load");
+        swaps::under_load(&mut table)?;
+    }
     if wanted("post_to_result") {
         say("post_to_result");
         journey::post_to_result(&mut table, &runtime, &invocation)?;

@@ -40,7 +40,7 @@ impl Series {
         self.0[0]
     }
 
-    fn max(&self) -> f64 {
+    pub fn max(&self) -> f64 {
         self.0[self.0.len() - 1]
     }
 }

@@ -49,8 +49,8 @@ use problem::{Code, Problem};
 
 /// Bytes of any body but an upload's.
 const BODY: usize = 1024 * 1024;
-/// Bytes of a plugin's upload: base64 of a 16 MiB component, and its statements.
-const UPLOAD: usize = 24 * 1024 * 1024;
+/// Bytes of a plugin's upload: base64 of a 24 MiB component, and its statements.
+const UPLOAD: usize = 33 * 1024 * 1024;
 /// Bytes of an exported release repository.
 const REPOSITORY: usize = 128 * 1024 * 1024;
 /// Event streams open at once.

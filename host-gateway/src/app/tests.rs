@@ -14,14 +14,14 @@ use crate::config::tests::Bench;
 use crate::link::tests::{Peer, Server, TIME, soon};
 use crate::status;
 
-struct Fixture {
-    bench: Bench,
-    server: Server,
+pub(super) struct Fixture {
+    pub(super) bench: Bench,
+    pub(super) server: Server,
     key: SecretKey,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let mut bench = Bench::new();
         let (server, port, pin) = Server::new(&bench.authority, &bench.authority).await;
         let key = SecretKey::generate();
@@ -32,7 +32,7 @@ impl Fixture {
         Self { bench, server, key }
     }
 
-    async fn start(&self) -> Result<App, StartError> {
+    pub(super) async fn start(&self) -> Result<App, StartError> {
         let config = self.bench.load().unwrap();
         std::fs::create_dir_all(&config.state_dir).unwrap();
         let audit = Audit::open(&config.audit_log).unwrap();

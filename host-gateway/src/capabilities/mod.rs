@@ -13,9 +13,11 @@ pub mod secrets;
 pub mod state;
 pub mod system;
 pub mod vpn;
+mod worlds;
 
 pub use call::{Call, Facts, HostCallLimit, Meter, Stopped};
 pub use progress::Progress;
+pub use worlds::{WORLDS, World, versions};
 
 use viworks_signing::grant::Grant;
 use wasmtime::component::Linker;

@@ -27,6 +27,8 @@ pub(super) const KEYS: &[&str] = &[
     "warrant_keys",
     "release_keys",
     "policy",
+    "trusted_root",
+    "repository_grace_hours",
     "status_socket",
     "audit_log",
     "telemetry_secs",

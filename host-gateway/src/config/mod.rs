@@ -3,7 +3,8 @@
 //! not sound is told as [`Faults`], every one of them.
 //!
 //! [`keys`] which there are · [`backend`] address and pins · [`identity`] certificates and
-//! keys · [`policy`] the host owner's file · [`fault`] what is told.
+//! keys · [`policy`] the host owner's file · [`watch`] the same while the gateway runs ·
+//! [`fault`] what is told.
 
 mod backend;
 mod fault;
@@ -13,11 +14,13 @@ mod keys;
 mod policy;
 #[cfg(test)]
 pub(crate) mod tests;
+mod watch;
 
 pub use backend::{BackendUrl, Pin};
 pub use fault::{Fault, Faults};
 pub use identity::{Credentials, provider, spiffe_id};
 pub use keys::{Env, process_env};
+pub use watch::{PolicyFile, PolicyHealth};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,6 +33,7 @@ pub use viworks_signing::policy::Policy;
 
 use crate::host::HostConfig;
 use crate::recording;
+use crate::trust::Anchor;
 use keys::Values;
 
 /// Read if it exists and nothing else is named.
@@ -57,8 +61,14 @@ pub struct Config {
     pub cmd_timeout: Duration,
     pub state_dir: PathBuf,
     pub warrant_keys: Vec<PublicKey>,
+    /// Who may release, where the policy does not say.
     pub release_keys: Vec<PublicKey>,
     pub policy: Policy,
+    pub policy_file: PolicyFile,
+    /// The release repository's root; `None`: signatures alone decide.
+    pub anchor: Option<Anchor>,
+    /// How long after its expiry the repository's metadata is called stale.
+    pub repository_grace: Duration,
     pub status_socket: PathBuf,
     pub audit_log: PathBuf,
     pub telemetry: Duration,
@@ -87,6 +97,40 @@ impl Config {
             Some(config) if faults.is_empty() => Ok(config),
             _ => Err(faults),
         }
+    }
+
+    /// What is sound and still worth telling.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.anchor.is_none() {
+            notes.push(
+                "no trusted_root: plugins are judged by their signatures alone, without freshness or revocation".into(),
+            );
+        }
+        notes
+    }
+
+    /// The policy file alone, with the keys that it may name: `policy` in its place where
+    /// one is named.
+    #[must_use]
+    pub fn policy_file(path: Option<&Path>, policy: Option<PathBuf>, env: &Env, faults: &mut Faults) -> PolicyFile {
+        // Everything else of the configuration is another command's.
+        let mut elsewhere = Faults::default();
+        let values = Values::merge(read_file(path, env, faults), env, &mut elsewhere);
+        let named = |key: &str, faults: &mut Faults| values.text(key, faults).map(PathBuf::from);
+        let known = named("release_keys", faults).map_or_else(Vec::new, |path| keys_of("release_keys", &path, faults));
+        let mend = "the host owner's policy file";
+        let policy = policy.or_else(|| values.required("policy", mend, faults).map(PathBuf::from)).unwrap_or_default();
+        PolicyFile::new(policy, known)
+    }
+
+    /// The state directory alone.
+    #[must_use]
+    pub fn state_dir(path: Option<&Path>, env: &Env) -> PathBuf {
+        let mut faults = Faults::default();
+        let values = Values::merge(read_file(path, env, &mut faults), env, &mut Faults::default());
+        state_dir(&values, &mut faults)
     }
 
     /// The status socket alone, for a program that asks a running gateway: everything else
@@ -161,10 +205,21 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
     files::writable_parent("audit_log", &audit_log, faults);
 
     let warrant_keys = public_keys(values, "warrant_keys", "the backend's public warrant key", faults);
-    let release_keys = public_keys(values, "release_keys", "the public keys that sign plugin releases", faults);
-    let policy = values
+    let release_keys = match path("release_keys", faults) {
+        Some(path) => keys_of("release_keys", &path, faults),
+        None => Vec::new(),
+    };
+    let policy_path = values
         .required("policy", "the host owner's policy file; an empty one allows nothing", faults)
-        .map_or_else(Policy::default, |path| policy::load(Path::new(&path), &release_keys, faults));
+        .map_or_else(PathBuf::new, PathBuf::from);
+    let policy_file = PolicyFile::new(policy_path, release_keys.clone());
+    let policy = if policy_file.path().as_os_str().is_empty() { Policy::default() } else { policy_file.load(faults) };
+    if policy.signers.is_none() {
+        // Named after the policy's own faults, since the policy may do without.
+        let _ = values.required("release_keys", "the public keys that sign plugin releases", faults);
+    }
+    let anchor = path("trusted_root", faults).and_then(|path| anchor(&path, faults));
+    let grace = values.number("repository_grace_hours", 24, (0, 8_760), faults);
     let scripts_root = path("scripts_root", faults);
     files::scripts(scripts_root.as_deref(), &values.list("required_scripts", faults), &policy, faults);
 
@@ -195,6 +250,9 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         warrant_keys,
         release_keys,
         policy,
+        policy_file,
+        anchor,
+        repository_grace: Duration::from_secs(u64::from(grace) * 3_600),
         status_socket,
         audit_log,
         telemetry: Duration::from_secs(telemetry.into()),
@@ -235,8 +293,21 @@ fn credentials(values: &Values, agent: Option<&AgentId>, now: i64, faults: &mut 
 }
 
 fn public_keys(values: &Values, key: &str, what: &str, faults: &mut Faults) -> Vec<PublicKey> {
-    let Some(path) = values.required(key, what, faults).map(PathBuf::from) else { return Vec::new() };
-    let Some(pem) = files::read_shared(key, &path, faults) else { return Vec::new() };
+    values.required(key, what, faults).map_or_else(Vec::new, |path| keys_of(key, Path::new(&path), faults))
+}
+
+/// The release repository's root, which everything else of it is verified from.
+fn anchor(path: &Path, faults: &mut Faults) -> Option<Anchor> {
+    let text = files::read_shared("trusted_root", path, faults)?;
+    let refused = |error| {
+        let problem = format!("is no root of a release repository: {}", crate::link::chain(&error));
+        faults.add("trusted_root", path.display(), problem, "put the repository's root.json there, from a trusted way");
+    };
+    Anchor::new(text.as_bytes()).map_err(refused).ok()
+}
+
+fn keys_of(key: &str, path: &Path, faults: &mut Faults) -> Vec<PublicKey> {
+    let Some(pem) = files::read_shared(key, path, faults) else { return Vec::new() };
     PublicKey::all_from_pem(&pem).unwrap_or_else(|e| {
         let mut problem = e.to_string();
         let mut source = std::error::Error::source(&e);

@@ -121,18 +121,35 @@ impl Inner {
     fn target(&self, warrant: &VerifiedWarrant) -> Result<Target, Box<Report>> {
         let order = warrant.warrant();
         let refuse = |code, message: String| Err(Box::new(Report::refused(Outcome::Failed, code, message, unix_ms())));
-        let Some(plugin) = self.registry.resolve(&order.verb) else {
-            return refuse("plugin", format!("no active plugin here has the verb {}", order.verb));
-        };
-        if order.undo.is_some() && plugin.release().plugin == order.plugin {
-            // Runs no code of the plugin: any of its releases says what is granted.
-            let timeout = Duration::from_secs(order.timeout_secs.into()).min(self.config.timeout);
-            return Ok(Target { class: EffectClass::Irreversible, timeout, plugin });
-        }
-        if plugin.digest() != order.digest || plugin.release().plugin != order.plugin {
-            let (id, version) = (&plugin.release().plugin, &plugin.release().version);
+        // Taking back runs no code of the plugin: any of its releases says what is granted.
+        let undo = order.undo.is_some();
+        let wanted = |digest: &str| undo || order.digest == digest || order.also.iter().any(|also| also == digest);
+        let Some(plugin) = self.registry.serving(&order.plugin, wanted) else {
+            let Some(active) = self.registry.plugin(&order.plugin) else {
+                return refuse("plugin", format!("no active plugin here has the verb {}", order.verb));
+            };
+            let (id, version) = (&active.release().plugin, &active.release().version);
             let message = format!("the warrant is for another release; {id} {version} is active here");
             return refuse("plugin", message);
+        };
+        if !undo && plugin.release().verbs.contains_key(&order.verb) && !plugin.allows(&order.verb) {
+            let message = format!("the security review of the release does not let {} run", order.verb);
+            return Err(Box::new(Report::refused(Outcome::Denied, "review", message, unix_ms())));
+        }
+        if let Some(demand) = plugin.demand(&order.verb).filter(|_| order.mode == Mode::Apply)
+            && let Err(unapproved) = demand.met(order, plugin.digest())
+        {
+            let invocation = warrant.invocation();
+            tracing::warn!(
+                target: "audit",
+                decision = "refused", rule = "approval", %invocation, verb = %order.verb, caller = %order.caller, %unapproved, "order"
+            );
+            let report = Report::refused(Outcome::Denied, "approval", unapproved.to_string(), unix_ms());
+            return Err(Box::new(report));
+        }
+        if undo {
+            let timeout = Duration::from_secs(order.timeout_secs.into()).min(self.config.timeout);
+            return Ok(Target { class: EffectClass::Irreversible, timeout, plugin });
         }
         let Some(verb) = plugin.release().verbs.get(&order.verb) else {
             return refuse("plugin", format!("the release has no verb {}", order.verb));
@@ -162,8 +179,11 @@ impl Inner {
         let stopped = report.outcome == Outcome::Cancelled && !live.asked.load(Ordering::Acquire);
         if let Some(failure) = report.failure.as_mut().filter(|_| stopped) {
             report.outcome = Outcome::Failed;
-            failure.code = "interrupted".into();
-            failure.message = "the gateway stopped while it ran".into();
+            let (code, message) = match target.plugin.is_stopped() {
+                true => ("revoked", "the release was revoked while it ran"),
+                false => ("interrupted", "the gateway stopped while it ran"),
+            };
+            (failure.code, failure.message) = (code.into(), message.into());
         }
         report
     }
@@ -234,7 +254,8 @@ impl Inner {
             cancel: live.cancel.clone(),
             progress: Progress::to(invocation.clone(), self.events.clone()),
         };
-        let report = plugin.prepared().invoke(&order.verb, warrant.args(), invocation).await;
+        let run = plugin.prepared().invoke(&order.verb, warrant.args(), invocation);
+        let report = plugin.while_lawful(&live.cancel, run).await;
         if let (Some(recordings), Some(tape)) = (self.recordings.get(), &tape) {
             recordings.keep(warrant, self.config.agent.as_str(), plugin, tape, &report);
         }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use viworks_protocol::chunk::{Chunk, ChunkError};
-use viworks_protocol::frame::{BackendFrame, MAX_FRAME, PluginOffer};
+use viworks_protocol::frame::{BackendFrame, Bounds, PluginOffer};
 use viworks_protocol::id::{AgentId, InvocationId};
 use viworks_protocol::merkle::Proof;
 use viworks_protocol::outcome::{Outcome, Report};
@@ -28,6 +28,13 @@ pub enum Incoming {
     Acknowledged(InvocationId),
     Offers(Vec<PluginOffer>),
     Chunk(Chunk),
+    /// The repository's timestamp has this version.
+    Repository(u64),
+    /// A file of its metadata, or none of that name.
+    Metadata {
+        name: String,
+        text: Option<String>,
+    },
     /// The session ended: no more chunks will come of what was asked.
     Disconnected,
 }
@@ -41,6 +48,8 @@ pub enum FrameError {
     Size { kind: &'static str, bytes: usize, bound: usize },
     #[error("a binary frame is no chunk of a plugin")]
     Chunk(#[source] ChunkError),
+    #[error("more than {bound} frames of kind {kind} in a minute")]
+    Rate { kind: &'static str, bound: u32 },
     #[error("a {0} frame out of turn")]
     Turn(&'static str),
 }
@@ -48,7 +57,7 @@ pub enum FrameError {
 /// Parse a text frame and hold it to its bound.
 pub(super) fn parse(text: &str) -> Result<BackendFrame, FrameError> {
     let frame: BackendFrame = serde_json::from_str(text).map_err(FrameError::Malformed)?;
-    let (kind, bound) = kind(&frame);
+    let Bounds { kind, max_bytes: bound, .. } = frame.bounds();
     if text.len() > bound {
         return Err(FrameError::Size { kind, bytes: text.len(), bound });
     }
@@ -57,21 +66,6 @@ pub(super) fn parse(text: &str) -> Result<BackendFrame, FrameError> {
 
 pub(super) fn parse_chunk(frame: &Bytes) -> Result<Chunk, FrameError> {
     Chunk::decode(frame).map_err(FrameError::Chunk)
-}
-
-/// A frame's name and the most bytes that it may have.
-pub(super) fn kind(frame: &BackendFrame) -> (&'static str, usize) {
-    match frame {
-        BackendFrame::Welcome { .. } => ("welcome", 1_024),
-        BackendFrame::Ping { .. } => ("ping", 256),
-        BackendFrame::Invoke { .. } => ("invoke", MAX_FRAME),
-        BackendFrame::Cancel { .. } => ("cancel", 256),
-        BackendFrame::Ack { .. } => ("ack", 256),
-        BackendFrame::Plugins { .. } => ("plugins", 256 * 1_024),
-        BackendFrame::Repository { .. } => ("repository", 256),
-        BackendFrame::Metadata { .. } => ("metadata", MAX_FRAME),
-        BackendFrame::Goodbye { .. } => ("goodbye", 4_096),
-    }
 }
 
 /// Judges orders.

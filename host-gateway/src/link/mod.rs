@@ -2,14 +2,17 @@
 //! port. Connects, holds a session, connects again; refuses every peer but the pinned one.
 //!
 //! [`connect`] TLS and pin · [`session`] one session · [`incoming`] what the backend may say,
-//! and the warrant · [`outgoing`] what waits to be said · [`supply`] plugins, piece by piece ·
+//! and the warrant · [`outgoing`] what waits to be said · [`supply`] plugins, piece by piece, after
+//! the repository's [`metadata`] ·
 //! [`backoff`] the pause between.
 
 mod backoff;
 mod connect;
 mod incoming;
+mod metadata;
 mod outgoing;
 mod progress;
+mod rates;
 mod session;
 mod state;
 mod supply;

@@ -20,6 +20,9 @@ use crate::journal::{Journal, JournalError};
 /// Small frames that may wait; the oldest goes, since its loss only costs time.
 const MAX_URGENT: usize = 4_096;
 
+/// Statuses of plugins that may wait. What is lost is told at the next offer.
+const MAX_PLUGIN_STATUSES: usize = 512;
+
 /// Reports that may wait, and their bytes. What comes on top is taken again from where it
 /// is kept, once these are said.
 const MAX_REPORTS: usize = 1_024;
@@ -52,7 +55,8 @@ struct Waiting {
     /// Whether there is a session to say it in.
     open: bool,
     urgent: VecDeque<GatewayFrame>,
-    plugins: BTreeMap<String, PluginStatus>,
+    /// By plugin and digest: what is active and what was refused in its place.
+    plugins: BTreeMap<(String, String), PluginStatus>,
     reports: VecDeque<(InvocationId, Arc<Report>)>,
     report_bytes: usize,
     /// A report found no room: all that is kept has to go again.
@@ -96,10 +100,18 @@ impl Outgoing {
         self.urgent(GatewayFrame::Fetch { digest, part, offset });
     }
 
+    /// Ask for a file of the release repository's metadata.
+    pub fn metadata(&self, name: String) {
+        self.urgent(GatewayFrame::Metadata { name });
+    }
+
     pub fn plugin(&self, status: PluginStatus) {
         self.fill(|waiting| {
             if waiting.open {
-                waiting.plugins.insert(status.plugin.clone(), status);
+                let key = (status.plugin.clone(), status.digest.clone());
+                if waiting.plugins.len() < MAX_PLUGIN_STATUSES || waiting.plugins.contains_key(&key) {
+                    waiting.plugins.insert(key, status);
+                }
             }
         });
     }

@@ -15,8 +15,9 @@ use viworks_protocol::frame::{BackendFrame, GatewayFrame};
 
 use super::Link;
 use super::connect::Socket;
-use super::incoming::{FrameError, Incoming, kind, parse, parse_chunk};
+use super::incoming::{FrameError, Incoming, parse, parse_chunk};
 use super::outgoing::text;
+use super::rates::Rates;
 
 /// From `Hello` to `Welcome`.
 const WELCOME: Duration = Duration::from_secs(10);
@@ -141,7 +142,7 @@ async fn handshake(socket: &mut Socket, link: &Link) -> Result<Welcome, Why> {
                     return Ok(Welcome { session, silence: heartbeat * 5 / 2 });
                 }
                 BackendFrame::Goodbye { reason, retry_after_secs } => return Err(goodbye(reason, retry_after_secs)),
-                other => return Err(FrameError::Turn(kind(&other).0).into()),
+                other => return Err(FrameError::Turn(other.bounds().kind).into()),
             },
             Message::Binary(_) => return Err(FrameError::Turn("binary").into()),
             Message::Close(_) => return Err(Why::Closed),
@@ -155,6 +156,7 @@ fn goodbye(reason: String, retry_after_secs: u32) -> Why {
 }
 
 async fn listen(stream: &mut SplitStream<Socket>, link: &Link, silence: Duration) -> Why {
+    let mut rates = Rates::new();
     loop {
         let message = match timeout(silence, stream.next()).await {
             Err(_) => return Why::Silent(silence),
@@ -162,16 +164,16 @@ async fn listen(stream: &mut SplitStream<Socket>, link: &Link, silence: Duration
             Ok(Some(Err(error))) => return error.into(),
             Ok(Some(Ok(message))) => message,
         };
-        if let Err(why) = hear(message, link).await {
+        if let Err(why) = hear(message, &mut rates, link).await {
             return why;
         }
     }
 }
 
 /// One message of the backend.
-async fn hear(message: Message, link: &Link) -> Result<(), Why> {
+async fn hear(message: Message, rates: &mut Rates, link: &Link) -> Result<(), Why> {
     let heard = match message {
-        Message::Text(frame) => match parse(&frame)? {
+        Message::Text(frame) => match counted(&frame, rates)? {
             BackendFrame::Ping { nonce, time_ms } => {
                 link.clock.advance(time_ms);
                 link.outgoing.pong(nonce);
@@ -189,12 +191,15 @@ async fn hear(message: Message, link: &Link) -> Result<(), Why> {
             BackendFrame::Cancel { invocation } => Some(Incoming::Cancel(invocation)),
             BackendFrame::Ack { invocation } => Some(Incoming::Acknowledged(invocation)),
             BackendFrame::Plugins { plugins } => Some(Incoming::Offers(plugins)),
-            // Releases are judged without a repository so far.
-            BackendFrame::Repository { .. } | BackendFrame::Metadata { .. } => None,
+            BackendFrame::Repository { timestamp } => Some(Incoming::Repository(timestamp)),
+            BackendFrame::Metadata { name, text } => Some(Incoming::Metadata { name, text }),
             BackendFrame::Goodbye { reason, retry_after_secs } => return Err(goodbye(reason, retry_after_secs)),
             BackendFrame::Welcome { .. } => return Err(FrameError::Turn("welcome").into()),
         },
-        Message::Binary(frame) => Some(Incoming::Chunk(parse_chunk(&frame)?)),
+        Message::Binary(frame) => {
+            rates.chunk()?;
+            Some(Incoming::Chunk(parse_chunk(&frame)?))
+        }
         Message::Close(_) => return Err(Why::Closed),
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
     };
@@ -203,6 +208,12 @@ async fn hear(message: Message, link: &Link) -> Result<(), Why> {
         Some(incoming) => link.incoming.send(incoming).await.map_err(|_| Why::Stopped),
         None => Ok(()),
     }
+}
+
+fn counted(text: &str, rates: &mut Rates) -> Result<BackendFrame, FrameError> {
+    let frame = parse(text)?;
+    rates.frame(&frame)?;
+    Ok(frame)
 }
 
 async fn speak(sink: &mut SplitSink<Socket, Message>, link: &Link) -> Why {

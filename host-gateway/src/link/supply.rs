@@ -1,28 +1,42 @@
-//! The supply of plugins: what the backend offers is fetched piece by piece, one plugin at
-//! a time, and given to [`Plugins`] to judge. Refuses pieces that nobody asked for, and
-//! gives a fetch up that does not come on.
+//! The supply of plugins: what the repository says first, then what the backend offers,
+//! piece by piece, one plugin at a time, given to [`Plugins`] to judge. Refuses pieces that
+//! nobody asked for, gives a fetch up that does not come on, and never makes the link wait
+//! for a compiler.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 use viworks_protocol::chunk::Chunk;
 use viworks_protocol::frame::{PluginOffer, PluginState, PluginStatus};
 
 use super::Outgoing;
-use crate::plugins::Plugins;
+use super::metadata::{Metadata, Progress};
 use crate::plugins::fetch::{Fetch, FetchError, Step, Want};
+use crate::plugins::{Plugins, Rules};
 
 /// How long a piece may take to come, and how often it is asked for again.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ATTEMPTS: u32 = 3;
 
-/// What the link has for the supply.
+/// How often the repository's age is looked at.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What the link and the owner's policy have for the supply.
 #[derive(Debug)]
 pub enum Delivery {
     Offers(Vec<PluginOffer>),
     Chunk(Chunk),
+    Repository(u64),
+    Metadata {
+        name: String,
+        text: Option<String>,
+    },
+    /// The owner's policy changed.
+    Rules(Box<Rules>),
     Disconnected,
 }
 
@@ -30,69 +44,173 @@ pub enum Delivery {
 pub const DELIVERIES: usize = 64;
 
 /// The task that keeps this gateway's plugins as the backend offers them.
-#[derive(Debug)]
 pub struct Supply {
     plugins: Plugins,
     outgoing: Outgoing,
+    metadata: Metadata,
+    /// What the backend offered in this session.
+    offers: Option<Vec<PluginOffer>>,
     waiting: VecDeque<PluginOffer>,
     current: Option<Fetch>,
+    /// A fetch that is not wanted now: if it is again, it goes on where it was.
+    parked: Option<Fetch>,
+    /// When the piece that was asked for is late.
+    due: Option<Instant>,
     failures: u32,
+    installing: Option<(PluginOffer, Installing)>,
     patience: Duration,
+}
+
+type Installing = Pin<Box<dyn Future<Output = PluginStatus> + Send>>;
+
+/// What happened next.
+enum Event {
+    Delivery(Option<Delivery>),
+    Installed(PluginStatus),
+    Late,
+    MetadataLate,
+    Look,
 }
 
 impl Supply {
     #[must_use]
     pub fn new(plugins: Plugins, outgoing: Outgoing) -> Self {
-        Self { plugins, outgoing, waiting: VecDeque::new(), current: None, failures: 0, patience: PATIENCE }
+        let metadata = Metadata::new(plugins.repository().clone(), outgoing.clone());
+        Self {
+            plugins,
+            outgoing,
+            metadata,
+            offers: None,
+            waiting: VecDeque::new(),
+            current: None,
+            parked: None,
+            due: None,
+            failures: 0,
+            installing: None,
+            patience: PATIENCE,
+        }
     }
 
     /// Serve until every sender is gone.
     pub async fn run(mut self, mut deliveries: mpsc::Receiver<Delivery>) {
+        let mut look = tokio::time::interval(LOOK);
         loop {
-            let delivery = match self.current {
-                None => deliveries.recv().await,
-                Some(_) => match timeout(self.patience, deliveries.recv()).await {
-                    Ok(delivery) => delivery,
-                    Err(_) => {
-                        self.failed("no piece came");
-                        continue;
-                    }
-                },
+            let event = tokio::select! {
+                status = installed(&mut self.installing) => Event::Installed(status),
+                delivery = deliveries.recv() => Event::Delivery(delivery),
+                () = late(self.due) => Event::Late,
+                () = late(self.metadata.due()) => Event::MetadataLate,
+                _ = look.tick() => Event::Look,
             };
-            match delivery {
-                None => return,
-                Some(Delivery::Offers(offers)) => self.offered(&offers).await,
-                Some(Delivery::Chunk(chunk)) => self.take(&chunk).await,
-                // The next session begins with offers: what is here is asked for from there on.
-                Some(Delivery::Disconnected) => self.waiting.clear(),
+            match event {
+                Event::Delivery(None) => return,
+                Event::Delivery(Some(delivery)) => self.take(delivery).await,
+                Event::Installed(status) => {
+                    self.installing = None;
+                    self.outgoing.plugin(status);
+                    self.offered().await;
+                }
+                Event::Late => self.failed("no piece came"),
+                Event::MetadataLate => {
+                    let progress = self.metadata.late().await;
+                    self.known(progress).await;
+                }
+                Event::Look => self.metadata.look(SystemTime::now()),
             }
         }
     }
 
-    async fn offered(&mut self, offers: &[PluginOffer]) {
-        let wanted = self.plugins.reconcile(offers).await;
+    async fn take(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Offers(offers) => {
+                self.offers = Some(offers);
+                self.offered().await;
+            }
+            Delivery::Chunk(chunk) => self.piece(&chunk),
+            Delivery::Repository(timestamp) => {
+                let progress = self.metadata.announced(timestamp).await;
+                self.known(progress).await;
+            }
+            Delivery::Metadata { name, text } => {
+                let progress = self.metadata.take(name, text).await;
+                self.known(progress).await;
+            }
+            Delivery::Rules(rules) => {
+                let statuses = self.plugins.go_by(*rules).await;
+                self.tell(statuses);
+                self.offered().await;
+            }
+            // The next session begins with offers: what is here is asked for from there on.
+            Delivery::Disconnected => {
+                self.waiting.clear();
+                (self.offers, self.due) = (None, None);
+                self.metadata.disconnected();
+            }
+        }
+    }
+
+    /// An update of the metadata came on, or ended.
+    async fn known(&mut self, progress: Progress) {
+        match progress {
+            Progress::Same => return,
+            Progress::Changed => {
+                let statuses = self.plugins.review().await;
+                self.tell(statuses);
+            }
+            Progress::Ended => {}
+        }
+        self.offered().await;
+    }
+
+    fn tell(&self, statuses: Vec<PluginStatus>) {
+        statuses.into_iter().for_each(|status| self.outgoing.plugin(status));
+    }
+
+    /// Go by what is offered, once the repository was asked.
+    async fn offered(&mut self) {
+        if self.metadata.is_asking() {
+            return;
+        }
+        let Some(offers) = &self.offers else { return };
+        let mut wanted = self.plugins.reconcile(offers).await;
         // What became active, refused or retired by this is said by its status.
-        for status in self.plugins.statuses() {
-            self.outgoing.plugin(status);
+        self.tell(self.plugins.statuses());
+        if let Some((offer, _)) = &self.installing {
+            wanted.retain(|wanted| wanted.digest != offer.digest);
         }
-        let current = self.current.take().filter(|fetch| wanted.contains(fetch.offer()));
-        self.waiting = wanted.into_iter().filter(|o| current.as_ref().is_none_or(|c| c.offer() != o)).collect();
-        self.failures = 0;
-        match current.as_ref().and_then(Fetch::want) {
-            Some(want) => {
-                self.current = current;
-                self.ask(want);
+        let current = self.current.take();
+        match current {
+            Some(fetch) if wanted.contains(fetch.offer()) => {
+                wanted.retain(|wanted| wanted != fetch.offer());
+                if self.due.is_none()
+                    && let Some(want) = fetch.want()
+                {
+                    self.failures = 0;
+                    self.ask(want);
+                }
+                self.current = Some(fetch);
             }
-            None => self.next(),
+            Some(fetch) => self.parked = Some(fetch),
+            None => {}
+        }
+        self.waiting = wanted.into();
+        if self.current.is_none() {
+            self.next();
         }
     }
 
-    /// Begin with the next that waits.
+    /// Begin with the next that waits, unless one is at work.
     fn next(&mut self) {
-        self.current = None;
-        self.failures = 0;
+        (self.current, self.due, self.failures) = (None, None, 0);
+        if self.installing.is_some() {
+            return;
+        }
         while let Some(offer) = self.waiting.pop_front() {
-            match Fetch::new(offer.clone()) {
+            let begun = match self.parked.take().filter(|parked| *parked.offer() == offer) {
+                Some(parked) => Ok(parked),
+                None => Fetch::new(offer.clone()),
+            };
+            match begun {
                 Ok(fetch) => {
                     self.outgoing.plugin(status(&offer, PluginState::Fetching, None));
                     let want = fetch.want();
@@ -107,13 +225,13 @@ impl Supply {
         }
     }
 
-    async fn take(&mut self, chunk: &Chunk) {
+    fn piece(&mut self, chunk: &Chunk) {
         // Of a fetch that was given up, or of nobody's.
         let Some(fetch) = &mut self.current else { return };
         match fetch.take(chunk) {
-            Ok(Step::Continue) => {}
+            Ok(Step::Continue) => self.due = Some(Instant::now() + self.patience),
             Ok(Step::Ask(want)) => self.ask(want),
-            Ok(Step::Whole) => self.whole().await,
+            Ok(Step::Whole) => self.whole(),
             // What was asked for twice comes twice.
             Err(FetchError::Foreign | FetchError::Offset { .. }) => {
                 tracing::debug!(offset = chunk.offset, "a piece of a plugin that is not wanted now");
@@ -122,37 +240,49 @@ impl Supply {
         }
     }
 
-    async fn whole(&mut self) {
+    fn whole(&mut self) {
         let Some(fetch) = self.current.take() else { return };
+        self.due = None;
         let offer = fetch.offer().clone();
         match fetch.finish() {
             Ok((offer, component, statements)) => {
-                let status = self.plugins.install(offer, component, statements).await;
-                self.outgoing.plugin(status);
+                let (plugins, offered) = (self.plugins.clone(), offer.clone());
+                let install = async move { plugins.install(offered, component, statements).await };
+                self.installing = Some((offer, Box::pin(install)));
             }
-            Err(error) => self.refuse(&offer, &error),
+            Err(error) => {
+                self.refuse(&offer, &error);
+                self.next();
+            }
         }
-        self.next();
     }
 
-    fn ask(&self, Want { digest, part, offset }: Want) {
+    fn ask(&mut self, Want { digest, part, offset }: Want) {
+        self.due = Some(Instant::now() + self.patience);
         self.outgoing.fetch(digest, part, offset);
     }
 
     /// Ask again from where it is, or give it up: the next offer begins anew.
     fn failed(&mut self, why: &str) {
         self.failures += 1;
+        self.due = None;
         let Some(fetch) = &self.current else { return };
         let offer = fetch.offer().clone();
         tracing::warn!(plugin = %offer.plugin, digest = %offer.digest, why, attempt = self.failures, "a fetch does not come on");
         match fetch.want().filter(|_| self.failures < ATTEMPTS) {
             Some(want) => self.ask(want),
-            None => self.next(),
+            None => {
+                let detail = format!("E_FETCH: fetch: {why}");
+                self.outgoing.plugin(status(&offer, PluginState::Refused, Some(detail)));
+                let given_up = self.current.take();
+                self.next();
+                self.parked = given_up;
+            }
         }
     }
 
     fn refuse(&self, offer: &PluginOffer, error: &FetchError) {
-        let detail = format!("E_FETCH: {error}");
+        let detail = format!("E_FETCH: fetch: {error}");
         tracing::warn!(
             target: "audit",
             plugin = %offer.plugin, version = %offer.version, digest = %offer.digest, %detail, "plugin refused"
@@ -161,145 +291,30 @@ impl Supply {
     }
 }
 
+async fn installed(installing: &mut Option<(PluginOffer, Installing)>) -> PluginStatus {
+    match installing {
+        Some((_, installing)) => installing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn late(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn status(offer: &PluginOffer, state: PluginState, detail: Option<String>) -> PluginStatus {
     let PluginOffer { plugin, version, digest, .. } = offer.clone();
     PluginStatus { plugin, version, digest, state, detail }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-    use sha2::{Digest as _, Sha256};
-    use tokio::task::JoinHandle;
-    use viworks_protocol::chunk::Part;
-    use viworks_protocol::frame::GatewayFrame;
-
-    use super::*;
-    use crate::config::Policy;
-    use crate::journal::Journal;
-    use crate::plugins::{Registry, Rules};
-    use crate::runtime::{Runtime, RuntimeConfig};
-
-    const COMPONENT: &[u8] = b"no component at all";
-    const STATEMENTS: &[u8] = b"nobody's statements";
-
-    struct Fixture {
-        _dir: tempfile::TempDir,
-        outgoing: Outgoing,
-        deliveries: mpsc::Sender<Delivery>,
-        task: JoinHandle<()>,
-    }
-
-    async fn start(patience: Duration) -> Fixture {
-        let dir = tempfile::tempdir().unwrap();
-        let outgoing = Outgoing::new(Journal::open(dir.path()).unwrap(), Box::new(Vec::new));
-        let runtime =
-            Arc::new(Runtime::new(RuntimeConfig { max_concurrency: 1, memory_mib: 1, instances: 1 }).unwrap());
-        let rules = Rules { release_keys: Vec::new(), policy: Policy::default() };
-        let plugins = Plugins::open(dir.path(), rules, runtime, Arc::<Registry>::default()).unwrap();
-        let (deliveries, receiver) = mpsc::channel(DELIVERIES);
-        let supply = Supply { patience, ..Supply::new(plugins, outgoing.clone()) };
-        outgoing.begin();
-        Fixture { _dir: dir, outgoing, deliveries, task: tokio::spawn(supply.run(receiver)) }
-    }
-
-    impl Fixture {
-        async fn deliver(&self, delivery: Delivery) {
-            self.deliveries.send(delivery).await.unwrap();
-        }
-
-        async fn said(&self) -> GatewayFrame {
-            let frame = timeout(Duration::from_secs(10), self.outgoing.next()).await.unwrap();
-            serde_json::from_str(&frame).unwrap()
-        }
-
-        /// The next request, and the statuses before it.
-        async fn asked(&self) -> (Part, u32) {
-            loop {
-                match self.said().await {
-                    GatewayFrame::Fetch { part, offset, .. } => return (part, offset),
-                    GatewayFrame::Plugin { status } => assert_eq!(status.state, PluginState::Fetching),
-                    other => panic!("{other:?}"),
-                }
-            }
-        }
-
-        async fn refused(&self) -> PluginStatus {
-            loop {
-                match self.said().await {
-                    GatewayFrame::Plugin { status } if status.state == PluginState::Refused => return status,
-                    GatewayFrame::Plugin { .. } | GatewayFrame::Fetch { .. } => {}
-                    other => panic!("{other:?}"),
-                }
-            }
-        }
-    }
-
-    fn offer(plugin: &str) -> PluginOffer {
-        PluginOffer {
-            plugin: plugin.into(),
-            version: "1.0.0".into(),
-            digest: hex::encode(Sha256::digest(COMPONENT)),
-            component_size: COMPONENT.len() as u32,
-            statements_size: STATEMENTS.len() as u32,
-        }
-    }
-
-    fn piece(part: Part, offset: usize, bytes: &'static [u8], total: usize) -> Delivery {
-        let digest = Sha256::digest(COMPONENT).into();
-        let (offset, total) = (offset as u32, total as u32);
-        Delivery::Chunk(Chunk { part, digest, offset, total, bytes: Bytes::from_static(bytes) })
-    }
-
-    #[tokio::test]
-    async fn pieces_are_asked_for_resumed_and_judged() {
-        let fixture = start(PATIENCE).await;
-        fixture.deliver(piece(Part::Component, 0, COMPONENT, COMPONENT.len())).await;
-        fixture.deliver(Delivery::Offers(vec![offer("accounts")])).await;
-        assert_eq!(fixture.asked().await, (Part::Statements, 0));
-        fixture.deliver(piece(Part::Statements, 0, STATEMENTS, STATEMENTS.len())).await;
-        assert_eq!(fixture.asked().await, (Part::Component, 0));
-        fixture.deliver(piece(Part::Component, 0, &COMPONENT[..5], COMPONENT.len())).await;
-        fixture.deliver(Delivery::Disconnected).await;
-        fixture.deliver(Delivery::Offers(vec![offer("accounts")])).await;
-        assert_eq!(fixture.asked().await, (Part::Component, 5), "it goes on where it was");
-        fixture.deliver(piece(Part::Component, 5, &COMPONENT[5..], COMPONENT.len())).await;
-        let refused = fixture.refused().await;
-        assert_eq!(refused.plugin, "accounts");
-        assert!(refused.detail.unwrap().starts_with("E_"));
-        drop(fixture.deliveries);
-        timeout(Duration::from_secs(10), fixture.task).await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_bad_offer_is_refused_and_the_next_one_fetched() {
-        let fixture = start(PATIENCE).await;
-        let bad = PluginOffer { component_size: u32::MAX, ..offer("huge") };
-        fixture.deliver(Delivery::Offers(vec![bad, offer("accounts")])).await;
-        assert_eq!(fixture.refused().await.detail.unwrap().split(':').next(), Some("E_FETCH"));
-        fixture.deliver(Delivery::Offers(vec![offer("accounts")])).await;
-        assert_eq!(fixture.asked().await, (Part::Statements, 0));
-    }
-
-    #[tokio::test]
-    async fn what_does_not_come_is_asked_for_again_and_then_given_up() {
-        let fixture = start(Duration::from_millis(20)).await;
-        fixture.deliver(Delivery::Offers(vec![offer("slow"), offer("next")])).await;
-        let mut asked = 0;
-        while asked < ATTEMPTS {
-            if let GatewayFrame::Fetch { .. } = fixture.said().await {
-                asked += 1;
-            }
-        }
-        // The next one's request may come before its status; no third frame comes first.
-        let mut told = None;
-        for _ in 0..2 {
-            if let GatewayFrame::Plugin { status } = fixture.said().await {
-                told.get_or_insert(status.plugin);
-            }
-        }
-        assert_eq!(told.as_deref(), Some("next"));
+impl std::fmt::Debug for Supply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supply").field("current", &self.current).field("waiting", &self.waiting).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

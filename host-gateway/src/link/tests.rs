@@ -88,6 +88,10 @@ impl Peer {
         self.send(Message::text(frame)).await;
     }
 
+    pub(crate) async fn chunk(&mut self, chunk: &Chunk) {
+        self.send(Message::Binary(chunk.encode())).await;
+    }
+
     async fn send(&mut self, message: Message) {
         // The other side may be gone already: what follows shows it.
         let _ = soon(self.0.send(message)).await;

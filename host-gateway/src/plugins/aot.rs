@@ -14,7 +14,7 @@ use wasmtime::component::Component;
 use zeroize::Zeroizing;
 
 use super::hmac::Hmac;
-use super::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError};
 
 const KEY_FILE: &str = "device.key";
 const KEY_LENGTH: usize = 32;

@@ -1,21 +1,47 @@
 //! Which plugin answers to a verb. Readers take a snapshot; a swap replaces it whole, and
-//! what runs already finishes on the plugin that it began with. Refuses a second plugin
-//! with the same verb.
+//! what runs already finishes on the plugin that it began with. The release before the
+//! active one is kept, for warrants that name it. Refuses a second plugin with the same
+//! verb.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use tokio_util::sync::CancellationToken;
 use viworks_protocol::frame::{PluginState, PluginStatus};
 
 use super::admit::AdmittedPlugin;
 
 #[derive(Debug, Default)]
-pub struct Registry(RwLock<Arc<Table>>);
+pub struct Registry {
+    table: RwLock<Arc<Table>>,
+    brakes: Mutex<HashMap<String, Weak<CancellationToken>>>,
+}
 
 #[derive(Debug, Default, Clone)]
 struct Table {
-    plugins: BTreeMap<String, Arc<AdmittedPlugin>>,
+    plugins: BTreeMap<String, Slot>,
     verbs: HashMap<String, Arc<AdmittedPlugin>>,
+}
+
+/// The releases of one plugin id that can serve.
+#[derive(Debug, Default, Clone)]
+pub struct Slot {
+    pub active: Option<Arc<AdmittedPlugin>>,
+    /// What was active before it: N−1.
+    pub kept: Option<Arc<AdmittedPlugin>>,
+}
+
+impl Slot {
+    /// The release with this digest, active or kept.
+    #[must_use]
+    pub fn by_digest(&self, digest: &str) -> Option<&Arc<AdmittedPlugin>> {
+        self.active.iter().chain(&self.kept).find(|plugin| plugin.digest() == digest)
+    }
+
+    #[must_use]
+    pub fn holds(&self, digest: &str) -> bool {
+        self.by_digest(digest).is_some()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,21 +61,55 @@ impl Registry {
     /// The active plugin of this id.
     #[must_use]
     pub fn plugin(&self, id: &str) -> Option<Arc<AdmittedPlugin>> {
-        self.snapshot().plugins.get(id).cloned()
+        self.slot(id).active
     }
 
-    /// Make a plugin active in the place of the one with its id, which is returned.
+    /// The releases of this id that can serve.
+    #[must_use]
+    pub fn slot(&self, id: &str) -> Slot {
+        self.snapshot().plugins.get(id).cloned().unwrap_or_default()
+    }
+
+    /// The release of this id that serves a warrant for any of these digests: the active
+    /// one, else the kept one.
+    #[must_use]
+    pub fn serving(&self, id: &str, wanted: impl Fn(&str) -> bool) -> Option<Arc<AdmittedPlugin>> {
+        let Slot { active, kept } = self.slot(id);
+        active.into_iter().chain(kept).find(|plugin| wanted(plugin.digest()))
+    }
+
+    /// Make a plugin active in the place of the one with its id, which is kept.
     ///
     /// # Errors
     /// When another plugin has one of its verbs; nothing changed then.
-    pub fn swap(&self, plugin: AdmittedPlugin) -> Result<Option<Arc<AdmittedPlugin>>, VerbTaken> {
-        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        table.free_for(&plugin)?;
+    pub fn swap(&self, plugin: AdmittedPlugin) -> Result<(), VerbTaken> {
+        let id = plugin.release().plugin.clone();
+        let Slot { active, kept } = self.slot(&id);
+        // Admitted anew, it is the same release: what was kept stays.
+        let kept = match active {
+            Some(old) if old.digest() != plugin.digest() => Some(old),
+            _ => kept,
+        };
+        self.set(&id, Slot { active: Some(Arc::new(plugin)), kept })
+    }
+
+    /// Replace all that is of this id; an empty slot removes it.
+    ///
+    /// # Errors
+    /// As [`Registry::swap`].
+    pub(super) fn set(&self, id: &str, slot: Slot) -> Result<(), VerbTaken> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(active) = &slot.active {
+            table.free_for(active)?;
+        }
         let mut next = Table::clone(&table);
-        let old = next.plugins.insert(plugin.release().plugin.clone(), Arc::new(plugin));
+        match (&slot.active, &slot.kept) {
+            (None, None) => drop(next.plugins.remove(id)),
+            _ => drop(next.plugins.insert(id.to_owned(), slot)),
+        }
         next.index();
         *table = Arc::new(next);
-        Ok(old)
+        Ok(())
     }
 
     /// Whether [`Registry::swap`] would take it now.
@@ -57,24 +117,41 @@ impl Registry {
         self.snapshot().free_for(plugin)
     }
 
-    /// Make a plugin inactive.
-    pub fn retire(&self, id: &str) -> Option<Arc<AdmittedPlugin>> {
-        let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = Table::clone(&table);
-        let old = next.plugins.remove(id)?;
-        next.index();
-        *table = Arc::new(next);
-        Some(old)
+    /// What ends every invocation of a release at once, also of one that is not kept any
+    /// more but still runs.
+    pub(super) fn brake(&self, digest: &str) -> Arc<CancellationToken> {
+        let mut brakes = self.brakes.lock().unwrap_or_else(PoisonError::into_inner);
+        brakes.retain(|_, brake| brake.strong_count() > 0);
+        if let Some(brake) = brakes.get(digest).and_then(Weak::upgrade).filter(|brake| !brake.is_cancelled()) {
+            return brake;
+        }
+        let brake = Arc::<CancellationToken>::default();
+        brakes.insert(digest.to_owned(), Arc::downgrade(&brake));
+        brake
+    }
+
+    /// The digests of all releases that serve or still run.
+    pub(super) fn running(&self) -> Vec<String> {
+        let brakes = self.brakes.lock().unwrap_or_else(PoisonError::into_inner);
+        brakes.iter().filter(|(_, brake)| brake.strong_count() > 0).map(|(digest, _)| digest.clone()).collect()
+    }
+
+    /// End all invocations of a release.
+    pub(super) fn stop(&self, digest: &str) {
+        let brakes = self.brakes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(brake) = brakes.get(digest).and_then(Weak::upgrade) {
+            brake.cancel();
+        }
     }
 
     /// What is active, by id.
     #[must_use]
     pub fn statuses(&self) -> Vec<PluginStatus> {
-        self.snapshot().plugins.values().map(|plugin| status(plugin)).collect()
+        self.snapshot().plugins.values().filter_map(|slot| slot.active.as_deref()).map(status).collect()
     }
 
     fn snapshot(&self) -> Arc<Table> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -92,7 +169,7 @@ impl Table {
     fn index(&mut self) {
         let each =
             |p: &Arc<AdmittedPlugin>| p.release().verbs.keys().map(|v| (v.clone(), p.clone())).collect::<Vec<_>>();
-        self.verbs = self.plugins.values().flat_map(each).collect();
+        self.verbs = self.plugins.values().filter_map(|slot| slot.active.as_ref()).flat_map(each).collect();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one wasmtime engine of the process: which WebAssembly it accepts, its pool of
 //! instances and its clock. Refuses proposals that no plugin needs.
 
+use viworks_signing::release::Limits;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use super::ticker::{Running, Ticker};
@@ -43,6 +44,7 @@ impl Default for RuntimeConfig {
 pub struct Runtime {
     engine: Engine,
     ticker: Ticker,
+    config: RuntimeConfig,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +70,22 @@ impl Runtime {
             }
         };
         let ticker = Ticker::start(engine.weak()).map_err(EngineError::Ticker)?;
-        Ok(Self { engine, ticker })
+        Ok(Self { engine, ticker, config })
     }
 
     /// For compiling and for benchmarks that measure the engine alone.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// The limits that this engine was made for. A policy that allows more later holds from
+    /// the next start on.
+    #[must_use]
+    pub fn most(&self) -> Limits {
+        let RuntimeConfig { memory_mib, instances, .. } = self.config;
+        let any = u32::MAX;
+        Limits { memory_mib, instances, cpu_ms: any, host_calls: any, output_kib: any, log_kib: any }
     }
 
     /// Keep the epoch advancing until the answer is dropped.
@@ -117,7 +128,8 @@ fn base() -> Config {
 }
 
 fn pool(config: RuntimeConfig) -> PoolingAllocationConfig {
-    let concurrency = config.max_concurrency.max(1);
+    // And one for the self-test of a plugin, which takes nobody's place.
+    let concurrency = config.max_concurrency.max(1).saturating_add(1);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(concurrency)
         .total_core_instances(concurrency.saturating_mul(config.instances))

@@ -87,7 +87,7 @@ impl Prepared {
         report
     }
 
-    fn store(&self, invocation: Invocation) -> Store<Call> {
+    pub(super) fn store(&self, invocation: Invocation) -> Store<Call> {
         let Invocation { facts, grant, host, recorder, limits, cancel: _, progress } = invocation;
         let mut call = Call::new(facts, grant, host, recorder, &limits);
         call.progress = progress;

@@ -4,6 +4,7 @@
 //! - [`engine`]: the one wasmtime engine, its pool and its clock
 //! - [`prepared`]: a component, compiled and linked against what its grant allows
 //! - [`invoke`]: one invocation from arguments to report
+//! - [`trial`]: one instance before anybody's, the self-test
 //! - [`values`]: JSON to component values and back, by the component's own types
 //! - [`limits`]: memory, tables, instances; what a host call may copy
 //! - [`control`]: cpu budget, stop, and effects that must not be torn
@@ -20,6 +21,7 @@ mod outcome;
 mod prepared;
 pub(crate) mod sealed;
 mod ticker;
+mod trial;
 pub mod values;
 
 pub use capture::LogBook;
@@ -28,3 +30,6 @@ pub use engine::{EngineError, Runtime, RuntimeConfig, compile};
 pub use invoke::{Invocation, unix_ms};
 pub use limits::Limiter;
 pub use prepared::{PrepareError, Prepared, Verb};
+pub use trial::TrialError;
+#[cfg(test)]
+pub(crate) use trial::nobody;

@@ -12,13 +12,9 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker, 
 use super::engine::{MAX_MEMORIES, MAX_TABLES, Runtime};
 use super::sealed;
 use super::values::{self, Param};
-use crate::capabilities::{Call, INTERFACES};
+use crate::capabilities::{Call, WORLDS, World, versions};
 
 const PACKAGE: &str = "viworks:gateway/";
-const VERSION: &str = "1.0.0";
-
-/// The cases of the WIT `failure`, all of which a verb's error type has.
-const FAILURE: [&str; 7] = ["invalid-argument", "denied", "conflict", "not-found", "unavailable", "failed", "other"];
 
 /// A component that can be invoked. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +41,8 @@ pub enum PrepareError {
     NotGranted { import: String, verbs: String, mend: String },
     #[error("{verbs} need {import}, which this gateway does not have: {mend}")]
     NoSuchImport { import: String, verbs: String, mend: String },
+    #[error("it imports {first} and {second}: one plugin is written against one major")]
+    TwoMajors { first: String, second: String },
     #[error("the component needs modules from outside, so what it takes can't be told")]
     Resources,
     #[error("the component has {memories} memories and {tables} tables; at most {MAX_MEMORIES} and {MAX_TABLES}")]
@@ -58,21 +56,35 @@ pub enum PrepareError {
 }
 
 impl Prepared {
-    /// Link `component` against what `grant` allows.
+    /// Link `component` against what `grant` allows of the API's major that it imports.
     ///
     /// # Errors
     /// Says what is wrong with the component or missing in the grant.
     pub fn new(runtime: &Arc<Runtime>, component: &Component, grant: &Grant) -> Result<Self, PrepareError> {
-        let verbs = find_verbs(component)?;
+        Self::against(WORLDS, runtime, component, grant)
+    }
+
+    /// The same with these majors on offer.
+    pub(crate) fn against(
+        worlds: &[World],
+        runtime: &Arc<Runtime>,
+        component: &Component,
+        grant: &Grant,
+    ) -> Result<Self, PrepareError> {
+        let major = imported_major(component)?;
+        let world = worlds.iter().find(|world| major.is_none_or(|major| world.major == major));
+        // With a major that is not on offer, each import of it is refused by name.
+        let failure = world.map_or(&[] as &[&str], |world| world.failure);
+        let verbs = find_verbs(component, world.map(|_| failure))?;
         let resources = component.resources_required().ok_or(PrepareError::Resources)?;
         if resources.num_memories > MAX_MEMORIES || resources.num_tables > MAX_TABLES {
             return Err(PrepareError::TooMany { memories: resources.num_memories, tables: resources.num_tables });
         }
-        check_imports(component, grant, &verbs)?;
+        check_imports(component, grant, &verbs, world, worlds)?;
 
         let mut linker = Linker::new(runtime.engine());
         sealed::add_to_linker(&mut linker).map_err(PrepareError::Link)?;
-        for (_, granted, add) in INTERFACES {
+        for (_, granted, add) in world.map(|world| world.interfaces).unwrap_or_default() {
             if granted(grant) {
                 add(&mut linker).map_err(PrepareError::Link)?;
             }
@@ -108,14 +120,48 @@ pub(crate) fn imports(component: &Component) -> Vec<String> {
     names
 }
 
-fn check_imports(component: &Component, grant: &Grant, verbs: &BTreeMap<String, Verb>) -> Result<(), PrepareError> {
+/// An import of the gateway's API: interface, major, minor.
+fn of_gateway(import: &str) -> Option<(&str, u32, u32)> {
+    let (name, version) = import.strip_prefix(PACKAGE)?.split_once('@')?;
+    let mut parts = version.split('.').map(str::parse);
+    let (major, minor, patch) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    let _: u32 = patch;
+    parts.next().is_none().then_some((name, major, minor))
+}
+
+/// The one major of the gateway's API that a component imports, if it imports any of it.
+fn imported_major(component: &Component) -> Result<Option<u32>, PrepareError> {
+    let mut found: Option<(String, u32)> = None;
+    for import in imports(component) {
+        let Some((_, major, _)) = of_gateway(&import) else { continue };
+        match &found {
+            Some((first, other)) if *other != major => {
+                return Err(PrepareError::TwoMajors { first: first.clone(), second: import });
+            }
+            Some(_) => {}
+            None => found = Some((import, major)),
+        }
+    }
+    Ok(found.map(|(_, major)| major))
+}
+
+fn check_imports(
+    component: &Component,
+    grant: &Grant,
+    verbs: &BTreeMap<String, Verb>,
+    world: Option<&World>,
+    worlds: &[World],
+) -> Result<(), PrepareError> {
+    let interfaces = world.map(|world| world.interfaces).unwrap_or_default();
     for import in imports(component) {
         if sealed::allows(&import) {
             continue;
         }
         let verbs = verbs.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let name = import.strip_prefix(PACKAGE).and_then(|rest| rest.strip_suffix(VERSION)?.strip_suffix('@'));
-        match name.and_then(|name| INTERFACES.iter().find(|(known, ..)| *known == name)) {
+        let known = of_gateway(&import)
+            .filter(|(_, _, minor)| world.is_some_and(|world| *minor <= world.minor))
+            .and_then(|(name, ..)| interfaces.iter().find(|(known, ..)| *known == name));
+        match known {
             Some((_, granted, _)) if granted(grant) => {}
             Some((name, ..)) => {
                 let mend = format!(
@@ -124,10 +170,11 @@ fn check_imports(component: &Component, grant: &Grant, verbs: &BTreeMap<String, 
                 return Err(PrepareError::NotGranted { import, verbs, mend });
             }
             None => {
-                let known: Vec<&str> = INTERFACES.iter().map(|(name, ..)| *name).collect();
+                let known: Vec<&str> = interfaces.iter().map(|(name, ..)| *name).collect();
                 let mend = format!(
-                    "there are {PACKAGE}{{{}}}@{VERSION}, and of WASI clocks, random and stdio",
-                    known.join(",")
+                    "there are {PACKAGE}{{{}}} in {}, and of WASI clocks, random and stdio",
+                    known.join(","),
+                    versions(worlds)
                 );
                 return Err(PrepareError::NoSuchImport { import, verbs, mend });
             }
@@ -137,7 +184,8 @@ fn check_imports(component: &Component, grant: &Grant, verbs: &BTreeMap<String, 
 }
 
 /// The functions of the one exported instance whose name before `@` ends in `/verbs`.
-fn find_verbs(component: &Component) -> Result<BTreeMap<String, Verb>, PrepareError> {
+/// `failure`: the cases that their error type has, where they are known.
+fn find_verbs(component: &Component, failure: Option<&[&str]>) -> Result<BTreeMap<String, Verb>, PrepareError> {
     let engine = component.engine();
     let ty = component.component_type();
     let mut interfaces = ty.exports(engine).filter_map(|(name, item)| match item.ty {
@@ -157,7 +205,7 @@ fn find_verbs(component: &Component) -> Result<BTreeMap<String, Verb>, PrepareEr
         let export = component
             .get_export_index(Some(&index), function)
             .ok_or_else(|| refuse("it is exported but can't be found".into()))?;
-        let (params, ok) = signature(&func).map_err(refuse)?;
+        let (params, ok) = signature(&func, failure).map_err(refuse)?;
         verbs.insert(verb.clone(), Verb { function: function.to_owned(), params, ok, export });
     }
     if verbs.is_empty() { Err(PrepareError::Verbs { found: 0 }) } else { Ok(verbs) }
@@ -174,7 +222,7 @@ pub(crate) fn outside_name(kebab: &str) -> String {
 
 type Signature = (Vec<Param>, Option<Type>);
 
-fn signature(func: &ComponentFunc) -> Result<Signature, String> {
+fn signature(func: &ComponentFunc, failure: Option<&[&str]>) -> Result<Signature, String> {
     let mut params = Vec::new();
     for (name, ty) in func.params() {
         values::supported(&ty).map_err(|e| format!("argument {name}: {e}"))?;
@@ -185,7 +233,8 @@ fn signature(func: &ComponentFunc) -> Result<Signature, String> {
         return Err("it must return a result with the gateway's failure".into());
     };
     match result.err() {
-        Some(Type::Variant(variant)) if variant.cases().map(|c| c.name).eq(FAILURE) => {}
+        Some(Type::Variant(variant))
+            if failure.is_none_or(|failure| variant.cases().map(|c| c.name).eq(failure.iter().copied())) => {}
         _ => return Err("its error type is not the gateway's failure".into()),
     }
     let ok = result.ok();

@@ -15,6 +15,7 @@ use viworks_protocol::outcome::Outcome;
 use super::{Vitals, rss_kib};
 use crate::executor::WALL_BUCKETS_US;
 use crate::link::Phase;
+use crate::trust::Standing;
 
 /// All metrics of this gateway.
 pub(super) fn text(vitals: &Vitals) -> String {
@@ -33,6 +34,8 @@ impl Collector for Vitals {
         let (metrics, plugins) = (inner.executor.metrics(), inner.plugins.metrics());
         let status = inner.link.status();
         let states = inner.plugins.statuses();
+        let repository = self.repository();
+        let expires = repository.expires.map_or(0, |(_, at)| i64::try_from(at).unwrap_or(i64::MAX));
         let in_state = |state| states.iter().filter(|s| s.state == state).count() as i64;
 
         for (name, help, value) in [
@@ -43,6 +46,14 @@ impl Collector for Vitals {
             ("journal_writable", "Whether the journal can be written", i64::from(inner.journal.fault().is_none())),
             ("plugins_active", "Plugins that answer to their verbs", in_state(PluginState::Active)),
             ("plugins_refused", "Plugins that were refused", in_state(PluginState::Refused)),
+            ("repository_fresh", "Whether new releases can be admitted", {
+                i64::from(matches!(repository.standing, Standing::Off | Standing::Fresh))
+            }),
+            ("repository_stale", "Whether the repository's metadata is stale", {
+                i64::from(repository.standing == Standing::Stale)
+            }),
+            ("repository_expires_seconds", "Unix time at which the repository's metadata ends, 0 without one", expires),
+            ("policy_refused", "Whether the policy file is refused", i64::from(inner.policy.health().fault.is_some())),
             (
                 "certificate_expires_seconds",
                 "Unix time at which the client certificate ends",
@@ -69,6 +80,8 @@ impl Collector for Vitals {
             ("panics", "Tasks of the gateway that panicked", load(&metrics.panics)),
             ("plugins_compiled", "Components compiled", load(&plugins.compiled)),
             ("plugins_from_cache", "Components taken from the compiled cache", load(&plugins.cache_hits)),
+            ("plugins_revoked", "Releases that were revoked while they were here", load(&plugins.revoked)),
+            ("policy_reloads", "Policies taken since the start", inner.policy.health().reloads),
             ("audit_lost", "Audit records that were lost", inner.audit.dropped()),
         ] {
             let counter = ConstCounter::new(value);

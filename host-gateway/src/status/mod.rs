@@ -14,7 +14,7 @@ pub use server::{ServeError, Server};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use viworks_protocol::frame::PluginStatus;
@@ -22,12 +22,13 @@ use viworks_protocol::telemetry::GatewaySample;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, PolicyFile, PolicyHealth};
 use crate::dispatch;
 use crate::executor::Executor;
 use crate::journal::Journal;
 use crate::link::{LinkState, LinkStatus, Phase};
 use crate::plugins::Plugins;
+use crate::trust::{Standing, TrustHealth};
 
 /// Handles on everything that has something to tell. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ struct Inner {
     link: Arc<LinkState>,
     executor: Executor,
     plugins: Plugins,
+    policy: PolicyFile,
     journal: Journal,
     audit: Audit,
     clock: Clock,
@@ -50,7 +52,8 @@ struct Inner {
 /// `GET /health`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Health {
-    /// `healthy`: connected, and the journal can be written. Else `degraded`.
+    /// `healthy`: connected, the journal can be written, the repository's metadata is not
+    /// stale and the policy file is the one that counts. Else `degraded`.
     pub status: String,
     pub agent: String,
     pub version: String,
@@ -58,6 +61,8 @@ pub struct Health {
     pub link: LinkStatus,
     pub reconnects: u32,
     pub plugins: Vec<PluginStatus>,
+    pub repository: TrustHealth,
+    pub policy: PolicyHealth,
     pub journal: JournalHealth,
     pub executor: ExecutorHealth,
     /// When the client certificate ends: Unix seconds.
@@ -102,6 +107,7 @@ impl Vitals {
             link,
             executor,
             plugins,
+            policy: config.policy_file.clone(),
             journal,
             audit,
             clock,
@@ -121,11 +127,19 @@ impl Vitals {
     }
 
     #[must_use]
+    pub fn repository(&self) -> TrustHealth {
+        self.0.plugins.repository().health(SystemTime::now())
+    }
+
+    #[must_use]
     pub fn health(&self) -> Health {
         let inner = &self.0;
         let link = inner.link.status();
         let fault = inner.journal.fault().map(|fault| fault.to_string());
-        let healthy = link.phase == Phase::Connected && fault.is_none();
+        let repository = self.repository();
+        let policy = inner.policy.health();
+        let current = repository.standing != Standing::Stale && policy.fault.is_none();
+        let healthy = link.phase == Phase::Connected && fault.is_none() && current;
         let metrics = inner.executor.metrics();
         Health {
             status: if healthy { "healthy" } else { "degraded" }.to_owned(),
@@ -135,6 +149,8 @@ impl Vitals {
             link,
             reconnects: inner.link.reconnects(),
             plugins: inner.plugins.statuses(),
+            repository,
+            policy,
             journal: JournalHealth { owed: self.owed(), fault },
             executor: ExecutorHealth {
                 running: metrics.running.load(Ordering::Relaxed),

@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+pub mod made;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -19,6 +21,7 @@ use viworks_gateway::host::{Host, HostConfig};
 use viworks_gateway::journal::Journal;
 use viworks_gateway::plugins::{Plugins, Registry, Rules};
 use viworks_gateway::runtime::{Runtime, RuntimeConfig, unix_ms};
+use viworks_gateway::trust::{Anchor, Repository};
 use viworks_protocol::frame::{PluginOffer, PluginState, PluginStatus};
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::merkle::Tree;
@@ -26,6 +29,8 @@ use viworks_protocol::outcome::Report;
 use viworks_protocol::warrant::{self, Mode, Order, VerifiedWarrant, Warrant};
 use viworks_signing::keys::SecretKey;
 use viworks_signing::manifest::Manifest;
+
+use self::made::Made;
 
 /// Longer than anything that these tests wait for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -92,7 +97,9 @@ pub struct Gateway {
     pub plugins: Plugins,
     pub host: Arc<Host>,
     pub journal: Journal,
+    pub repository: Repository,
     policy: Policy,
+    anchor: Option<Anchor>,
     warrant_key: SecretKey,
     agent: AgentId,
 }
@@ -100,11 +107,25 @@ pub struct Gateway {
 impl Gateway {
     /// One whose policy grants these tables of `[capabilities]`.
     pub fn new(scopes: &str) -> Self {
-        Self::with_host(scopes, |_, _| ())
+        Self::made(scopes, None, |_, _| ())
     }
 
     /// One whose host is configured otherwise; `configure` is given the directory.
     pub fn with_host(scopes: &str, configure: impl FnOnce(&Path, &mut HostConfig)) -> Self {
+        Self::made(scopes, None, configure)
+    }
+
+    /// One that trusts this release repository.
+    pub fn trusting(scopes: &str, made: &Made) -> Self {
+        Self::made(scopes, Some(Anchor::new(&made.root()).unwrap()), |_, _| ())
+    }
+
+    /// Trust this release repository from the next start on.
+    pub fn trust(&mut self, made: &Made) {
+        self.anchor = Some(Anchor::new(&made.root()).unwrap());
+    }
+
+    fn made(scopes: &str, anchor: Option<Anchor>, configure: impl FnOnce(&Path, &mut HostConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (release_key, policy) = (SecretKey::generate(), policy(scopes));
         let journal = Journal::open(dir.path()).unwrap();
@@ -112,16 +133,53 @@ impl Gateway {
         config.state.file = Some(dir.path().join("plugin-state.db"));
         configure(dir.path(), &mut config);
         let host = Arc::new(Host::new(&config));
-        let (runtime, registry, plugins) = open(dir.path(), &release_key, policy.clone());
+        let (runtime, registry, plugins, repository) = open(dir.path(), &release_key, policy.clone(), &anchor);
         let (warrant_key, agent) = (SecretKey::generate(), "web-01".parse().unwrap());
-        Self { dir, release_key, runtime, registry, plugins, host, journal, policy, warrant_key, agent }
+        Self {
+            dir,
+            release_key,
+            runtime,
+            registry,
+            plugins,
+            host,
+            journal,
+            repository,
+            policy,
+            anchor,
+            warrant_key,
+            agent,
+        }
     }
 
     /// The same state directory after a restart, perhaps with another policy.
     pub fn reopen(&mut self, change: impl FnOnce(&mut Policy)) {
         change(&mut self.policy);
-        let (runtime, registry, plugins) = open(self.dir.path(), &self.release_key, self.policy.clone());
-        (self.runtime, self.registry, self.plugins) = (runtime, registry, plugins);
+        let (runtime, registry, plugins, repository) =
+            open(self.dir.path(), &self.release_key, self.policy.clone(), &self.anchor);
+        (self.runtime, self.registry, self.plugins, self.repository) = (runtime, registry, plugins, repository);
+    }
+
+    /// Another policy while it runs.
+    pub async fn go_by(&mut self, change: impl FnOnce(&mut Policy)) -> Vec<PluginStatus> {
+        change(&mut self.policy);
+        let rules = Rules { release_keys: vec![self.release_key.public()], policy: self.policy.clone() };
+        self.plugins.go_by(rules).await
+    }
+
+    /// What the backend serves now is fetched, and every plugin judged by it.
+    pub async fn update(&self, made: &Made) -> Result<Vec<PluginStatus>, String> {
+        let Some(mut update) = self.repository.update(made.timestamp(), SystemTime::now()) else {
+            return Err("nothing to update".into());
+        };
+        while let Some(name) = update.wanted().map(str::to_owned) {
+            let file = made.file(&name).map(|bytes| String::from_utf8(bytes).unwrap());
+            if let Err(error) = update.take(&name, file.as_deref()) {
+                self.repository.refused(&update, &error);
+                return Err(error.code().to_owned());
+            }
+        }
+        self.repository.keep(&update).map_err(|error| error.code().to_owned())?;
+        Ok(self.plugins.review().await)
     }
 
     pub fn bundle(&self, name: &str) -> Bundle {
@@ -268,12 +326,18 @@ pub fn result(report: &Report) -> Value {
     report.result.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }
 
-fn open(dir: &Path, key: &SecretKey, policy: Policy) -> (Arc<Runtime>, Arc<Registry>, Plugins) {
+fn open(
+    dir: &Path,
+    key: &SecretKey,
+    policy: Policy,
+    anchor: &Option<Anchor>,
+) -> (Arc<Runtime>, Arc<Registry>, Plugins, Repository) {
     let runtime = Arc::new(Runtime::new(RuntimeConfig::default()).unwrap());
     let registry = Arc::new(Registry::default());
     let rules = Rules { release_keys: vec![key.public()], policy };
-    let plugins = Plugins::open(dir, rules, runtime.clone(), registry.clone()).unwrap();
-    (runtime, registry, plugins)
+    let repository = Repository::open(dir, anchor.clone(), Duration::from_secs(3_600)).unwrap();
+    let plugins = Plugins::open(dir, rules, repository.clone(), runtime.clone(), registry.clone()).unwrap();
+    (runtime, registry, plugins, repository)
 }
 
 fn policy(scopes: &str) -> Policy {

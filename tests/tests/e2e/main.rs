@@ -8,6 +8,7 @@ mod delivery;
 mod demo;
 mod engine;
 mod hostile;
+mod hot_load;
 mod identity;
 mod journey;
 mod openvpn;

@@ -58,8 +58,8 @@ async fn bodies_that_are_too_large() {
     post("/commands", (1 << 20) + 1).await.problem(413, "body-too-large");
     post("/commands", 1 << 20).await.problem(400, "invalid-request");
     post("/tokens", (1 << 20) + 1).await.problem(413, "body-too-large");
-    post("/plugins", 24 << 20).await.problem(400, "invalid-request");
-    post("/plugins", (24 << 20) + 1).await.problem(413, "body-too-large");
+    post("/plugins", 33 << 20).await.problem(400, "invalid-request");
+    post("/plugins", (33 << 20) + 1).await.problem(413, "body-too-large");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@
 
 mod lift;
 mod lower;
+pub mod schema;
 #[cfg(test)]
 mod tests;
 

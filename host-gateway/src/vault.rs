@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 
 /// An open directory; names are resolved in it and nowhere else.
 #[derive(Debug)]
-pub(super) struct Vault {
+pub struct Vault {
     dir: OwnedFd,
     path: PathBuf,
 }
@@ -36,7 +36,7 @@ impl Vault {
     ///
     /// # Errors
     /// When it can't be made, is a symlink, or others may write to it.
-    pub(super) fn open(path: &Path) -> Result<Self, VaultError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, VaultError> {
         let io = |source: rustix::io::Errno| VaultError::Io { path: path.to_owned(), source: source.into() };
         match mkdirat(CWD, path, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -59,7 +59,7 @@ impl Vault {
     ///
     /// # Errors
     /// When it is a symlink, has a second name, or others may read or write it.
-    pub(super) fn file(&self, name: &str) -> Result<Option<File>, VaultError> {
+    pub(crate) fn file(&self, name: &str) -> Result<Option<File>, VaultError> {
         let path = self.path.join(name);
         let io = |source: rustix::io::Errno| VaultError::Io { path: path.clone(), source: source.into() };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -84,7 +84,7 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::file`], or when it is larger or can't be read.
-    pub(super) fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, VaultError> {
+    pub(crate) fn read(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, VaultError> {
         let Some(file) = self.file(name)? else { return Ok(None) };
         let path = || self.path.join(name);
         let mut bytes = Vec::new();
@@ -96,7 +96,7 @@ impl Vault {
     ///
     /// # Errors
     /// When it can't be written; the old file stays.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), VaultError> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), VaultError> {
         let temporary = format!("{name}.new");
         let written = self.write_as(&temporary, bytes).and_then(|()| {
             renameat(&self.dir, &temporary, &self.dir, name)?;
@@ -119,7 +119,7 @@ impl Vault {
     }
 
     /// Remove a file if it is there.
-    pub(super) fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         match unlinkat(&self.dir, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(error) => tracing::warn!(path = %self.path.join(name).display(), %error, "could not remove"),
@@ -130,7 +130,7 @@ impl Vault {
     ///
     /// # Errors
     /// When the directory can't be read.
-    pub(super) fn names(&self) -> Result<Vec<String>, VaultError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, VaultError> {
         let io = |source: rustix::io::Errno| VaultError::Io { path: self.path.clone(), source: source.into() };
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir).map_err(io)? {

@@ -1,0 +1,1 @@
+//! The repository on this host: restored, kept, floors, standing.
