@@ -7,6 +7,7 @@ mod site;
 use serde_json::Value;
 use site::{GATEWAY_WIT, Site, TESTDATA, component};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
 
 const VERIFY: [&str; 6] = ["verify", "sample.wasm", "--key", "release.pub.pem", "--plugin", "sample"];
 
@@ -114,6 +115,13 @@ fn keys_come_by_file_by_variable_and_under_a_password() {
     let signed = ["verify", "sample.wasm", "--key", "sealed.pub.pem", "--plugin", "sample"];
     site.ok(&signed);
     assert_eq!(site.verify(&["--plugin", "sample"]).1["code"], "E_SIGNATURE", "not by the release key");
+    let by_descriptor = Command::new("bash")
+        .args(["-c", "exec \"$0\" sign built.wasm --key sealed.key.pem --password-fd 3 3<password"])
+        .arg(env!("CARGO_BIN_EXE_viworks-sign"))
+        .current_dir(site.path())
+        .output()
+        .unwrap();
+    assert!(by_descriptor.status.success(), "{by_descriptor:?}");
     let wrong = site.command(&["sign", "built.wasm", "--key", "sealed.key.pem", "--password-env", "PW"]);
     assert_eq!({ wrong }.env("PW", "wrong").output().unwrap().status.code(), Some(5));
 

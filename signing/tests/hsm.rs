@@ -109,7 +109,7 @@ fn what_the_uri_does_not_fit_is_told() {
 }
 
 #[test]
-fn the_token_gives_no_private_key_away() {
+fn a_key_in_a_token_leaves_only_its_public_half_outside() {
     let site = Site::new();
     site.ok(&["keygen", "--out", &uri("release%20keys", "release", "env:PIN"), "--public", "release.pub.pem"]);
     let files = |dir: &Path| {

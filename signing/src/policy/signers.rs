@@ -144,7 +144,8 @@ fn keys(table: &mut Table<'_>, role: &'static str, sources: &Sources<'_>, owners
 }
 
 fn named(text: &str, sources: &Sources<'_>) -> Result<Vec<PublicKey>, String> {
-    let pem = |pem: &str| PublicKey::all_from_pem(pem).map_err(|error| format!("{KEY}; this is {error}"));
+    let pem =
+        |pem: &str| PublicKey::all_from_pem(pem).map_err(|error| format!("{KEY}; this is {error} ({})", error.code()));
     if let Some(id) = text.strip_prefix("sha256:") {
         let known = sources.known.iter().find(|key| key.id() == id).copied();
         return known.map(|key| vec![key]).ok_or_else(|| {

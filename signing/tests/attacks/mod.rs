@@ -196,15 +196,13 @@ fn signatures() -> Vec<Attack> {
             identity[0] = 1;
             PublicKey::from_bytes(&identity).map_or_else(|error| error.code().to_owned(), |_| ACCEPTED.to_owned())
         }),
-        attack("weak key in a policy", "E_FAULTS", |_| {
+        attack("weak key in a policy", "E_WEAK_KEY", |_| {
             let text = "[signers]\nrelease = { keys = ['''-----BEGIN PUBLIC KEY-----\n\
                 MCowBQYDK2VwAyEAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----'''] }";
             let sources = policy::Sources { known: &[], read: &|_| Err(String::new()) };
             match policy::Policy::parse(text, &sources) {
                 Ok(_) => ACCEPTED.to_owned(),
-                Err(policy::Error::Faults(faults)) if faults.to_string().contains("a weak public key") => {
-                    "E_FAULTS".to_owned()
-                }
+                Err(error) if error.to_string().contains("(E_WEAK_KEY)") => "E_WEAK_KEY".to_owned(),
                 Err(error) => error.to_string(),
             }
         }),

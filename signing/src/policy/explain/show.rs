@@ -52,7 +52,7 @@ fn verb(row: &VerbRow) -> String {
 fn capability(row: &CapabilityRow) -> String {
     match row.missing.as_slice() {
         [] => "granted".to_owned(),
-        ["release"] => "allowed, but not asked for".to_owned(),
+        ["release", ..] => "allowed, but not asked for".to_owned(),
         missing => format!("NOT GRANTED: not in {}", missing.join(" and ")),
     }
 }

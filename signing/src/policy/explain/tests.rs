@@ -51,7 +51,7 @@ fn each_layer_narrows_and_the_result_says_how_far() {
     assert_eq!(row(&explained.limits, "memory_mib").result, json!(4));
     assert_eq!(row(&explained.limits, "cpu_ms").result, json!(7));
     let state = &explained.capabilities[1];
-    assert_eq!((state.granted, state.missing.as_slice()), (false, ["release"].as_slice()));
+    assert_eq!((state.granted, state.missing.as_slice()), (false, ["release", "review"].as_slice()));
     assert!(!explained.verbs.iter().find(|row| row.verb == "put_thing").unwrap().runs);
 
     let text = explained.to_string();
