@@ -106,6 +106,13 @@ fn a_threshold_is_met_by_keys_at_different_places() {
     assert_eq!((code, answer["keyids"].as_array().map(Vec::len)), (Some(0), Some(2)));
     site.ok(&cosign);
     assert_eq!(site.read("sample.wasm.intoto.jsonl"), once, "signing again adds nothing");
+
+    // A review is of the statement, so that a further signature leaves it valid.
+    let site = reviewed_site();
+    site.ok(&["keygen", "--out", "second"]);
+    site.ok(&REVIEW);
+    site.ok(&cosign);
+    assert_eq!(by_policy(&site).0, Some(0));
 }
 
 #[test]

@@ -17,9 +17,15 @@ fi
 "$bin/viworks-sign" keygen --out "$work/other"
 "$bin/viworks-sign" sign plugins/target/wasm32-wasip2/release/viworks_plugin_health.wasm \
   --manifest plugins/health/plugin.toml --wit wit --wit plugins/health/wit \
-  --key "file:$work/release.key.pem" --out "$work"
+  --key "file:$work/release.key.pem" --out "$work" \
+  --builder https://ci.example.com/runner --material plugins/Cargo.lock \
+  --source git+https://git.example.com/plugins@0123456789abcdef0123456789abcdef01234567
+"$bin/viworks-sign" keygen --out "$work/reviewer"
+"$bin/viworks-sign" review "$work/health.wasm" --plugin health --release-key "$work/release.pub.pem" \
+  --key "file:$work/reviewer.key.pem"
 
-"$venv/bin/python" tests/interop/verify.py "$work/health.wasm" "$work/release.pub.pem" "$work/other.pub.pem" "$work"
+"$venv/bin/python" tests/interop/verify.py "$work/health.wasm" "$work/release.pub.pem" "$work/other.pub.pem" "$work" \
+  "$work/reviewer.pub.pem"
 
 openssl pkeyutl -verify -pubin -inkey "$work/release.pub.pem" -rawin -in "$work/pae" -sigfile "$work/sig"
 if openssl pkeyutl -verify -pubin -inkey "$work/other.pub.pem" -rawin -in "$work/pae" -sigfile "$work/sig" >/dev/null 2>&1; then
