@@ -43,8 +43,10 @@ impl Prepared {
 
     async fn instance(&self, limits: Limits) -> Result<(), TrialError> {
         let mut store = self.store(nobody(limits)?);
+        let control = store.data().control.clone();
         let running = self.runtime.running();
-        let instance = self.pre.instantiate_async(&mut store).await.map_err(TrialError::Instance)?;
+        // Metered, or the thread's whole life would count against its cpu time.
+        let instance = control.metered(self.pre.instantiate_async(&mut store)).await.map_err(TrialError::Instance)?;
         drop(running);
         match self.verbs().iter().find(|(_, verb)| instance.get_func(&mut store, verb.export).is_none()) {
             Some((verb, _)) => Err(TrialError::Function { verb: verb.clone() }),

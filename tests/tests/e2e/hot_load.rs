@@ -64,3 +64,36 @@ fn twenty_swaps_under_steady_commands_fail_none_of_them() -> Result {
     assert!(ran >= 20, "{ran} commands are no load");
     Ok(())
 }
+
+#[test]
+fn another_policy_counts_without_a_restart_and_a_broken_one_does_not() -> Result {
+    let cluster = Cluster::start()?;
+    publish(&cluster, 1)?;
+    let gateway = Gateway::start(&cluster, "web-01")?;
+    cluster.ready("web-01", 1)?;
+    let policy = gateway.dir.join("policy.toml");
+    let first = fs::read_to_string(&policy)?;
+    let echo = |what: &str, wanted: &dyn Fn(&serde_json::Value) -> bool| {
+        eventually(what, Duration::from_secs(30), || {
+            let body = cluster.api.get("/agents/web-01")?.expect_status(200)?;
+            let all = body["plugins"].as_array().cloned().unwrap_or_default();
+            Ok(all.iter().any(|p| p["plugin"] == "echo" && wanted(p)).then_some(()))
+        })
+    };
+
+    fs::write(&policy, format!("plugins = [\"vpn-*\"]\n{first}"))?;
+    echo("echo is refused", &|p| p["detail"].as_str().is_some_and(|d| d.starts_with("E_POLICY_PLUGIN: admit: ")))?;
+    let refused = cluster.run("web-01", "ping", &json!({"text": "x"}))?;
+    assert_eq!((&refused["state"], &refused["failure"]["code"]), (&json!("failed"), &json!("plugin")), "{refused}");
+
+    fs::write(&policy, &first)?;
+    echo("echo is back", &|p| p["state"] == "active")?;
+    fs::write(&policy, format!("plugins = [\"VPN\"]\n{first}"))?;
+    eventually("the broken one is told", Duration::from_secs(30), || {
+        let told = |line: &serde_json::Value| line.to_string().contains("policy refused; the old one stays");
+        Ok(gateway.audit().iter().any(told).then_some(()))
+    })?;
+    let ran = cluster.run("web-01", "ping", &json!({"text": "x"}))?;
+    assert_eq!(ran["state"], "succeeded", "the old one stays: {ran}");
+    Ok(())
+}
