@@ -46,6 +46,8 @@ pub struct Tally {
     pub lost: AtomicU32,
     pub unknown: AtomicU32,
     pub commands: AtomicU32,
+    pub interrupted: AtomicU32,
+    pub rolled_back: AtomicU32,
     failure: Mutex<Option<Error>>,
 }
 
@@ -95,7 +97,13 @@ fn run(args: &Args) -> Result<bool> {
     }
     let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
     let torn = count(&tally.torn);
-    say(&format!("{} commands in {} s, {torn} left half done", count(&tally.commands), began.elapsed().as_secs()));
+    say(&format!(
+        "{} commands in {} s: {} interrupted, {} of them with effects taken back; {torn} left half done",
+        count(&tally.commands),
+        began.elapsed().as_secs(),
+        count(&tally.interrupted),
+        count(&tally.rolled_back)
+    ));
     say(&format!(
         "kills {}, double effects {}, lost results {}, unknown {}",
         count(&tally.kills),
@@ -109,8 +117,9 @@ fn run(args: &Args) -> Result<bool> {
 fn work(shared: &site::Shared, worker: u32, seed: u64, tally: &Tally) -> Result<()> {
     let mut site = site::Site::start(shared, worker)?;
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(worker) + 1));
+    let mut last = None;
     while tally.goes_on() {
-        round::play(&mut site, &mut dice, tally)?;
+        last = round::play(&mut site, &mut dice, tally, last)?;
     }
     site.quiet()?;
     receipts::check(&site)

@@ -22,6 +22,9 @@ const SPREAD_MS: u64 = 160;
 /// Commits that a verb of these costs, about.
 const COMMITS: u64 = 6;
 
+/// A command that succeeded, and its id.
+pub type Done = (String, Op);
+
 /// Where a gateway is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kill {
@@ -39,10 +42,11 @@ impl Kill {
     }
 }
 
-pub fn play(site: &mut Site, dice: &mut Dice, tally: &Tally) -> Result<()> {
+/// One round; gives the command if it succeeded. `last`: that of the round before.
+pub fn play(site: &mut Site, dice: &mut Dice, tally: &Tally, last: Option<Done>) -> Result<Option<Done>> {
     let round = tally.commands.fetch_add(1, Ordering::Relaxed) as u64;
     let before = World::of(site)?;
-    let op = choose(site, &before, dice, round)?;
+    let op = choose(site, &before, dice, round, last)?;
     // What was made for it (containers) was there before it.
     let before = World::of(site)?;
     let kill = Kill::choose(dice);
@@ -66,16 +70,23 @@ pub fn play(site: &mut Site, dice: &mut Dice, tally: &Tally) -> Result<()> {
     }
     site.ready()?;
     match wait(site, &id, PATIENCE)? {
-        Some(invocation) => judge(site, &op, &before, &invocation, kill, tally),
+        Some(invocation) => {
+            judge(site, &op, &before, &invocation, kill, tally)?;
+            Ok((invocation["state"] == "succeeded").then_some((id, op)))
+        }
         None => {
             tally.add(&tally.lost);
             say(&format!("LOST {} {} after {kill:?}\n{}", op.verb, op.args, site.log_tail()));
-            Ok(())
+            Ok(None)
         }
     }
 }
 
 fn order(site: &Site, op: &Op) -> Result<String> {
+    if let Some(id) = &op.undo {
+        let accepted = site.shared.cluster.api.post(&format!("/commands/{id}/undo"), &json!({}))?.expect_status(202)?;
+        return Ok(accepted["id"].as_str().unwrap_or_default().to_owned());
+    }
     let command = json!({"verb": op.verb, "args": op.args, "agent_targets": [site.agent], "expires_in_secs": 600, "timeout_secs": 30});
     let accepted = site.shared.cluster.api.post("/commands", &command)?;
     let body = if accepted.status == 200 { accepted.body } else { accepted.expect_status(202)? };
@@ -131,7 +142,8 @@ fn judge(site: &Site, op: &Op, before: &World, invocation: &Value, kill: Kill, t
     let after = World::of(site)?;
     let change = after.since(before);
     let complain = |what: &str| {
-        say(&format!("{what} {} {} after {kill:?}\n  {change:?}\n  {invocation}", op.verb, op.args));
+        let undo = op.undo.as_ref().map(|_| "undo of ").unwrap_or_default();
+        say(&format!("{what} {undo}{} {} after {kill:?}\n  {change:?}\n  {invocation}", op.verb, op.args));
     };
     let doubled = after.doubled();
     let ran = change.added.iter().filter(|fact| fact.starts_with("script ran")).count();
@@ -144,10 +156,20 @@ fn judge(site: &Site, op: &Op, before: &World, invocation: &Value, kill: Kill, t
         "succeeded" => op.is_done(&change),
         "unknown" => {
             tally.add(&tally.unknown);
+            // Nothing shows what a script did; of anything else it should be told why.
+            let why = if op.verb == "run_script" { String::new() } else { format!("\n  {change:?}\n  {invocation}") };
+            say(&format!("unknown: {} after {kill:?}{why}", op.verb));
             true
         }
         // What can't be taken back is listed as it is, and nothing else is left.
         "failed" => {
+            if invocation["failure"]["code"] == "interrupted" {
+                tally.add(&tally.interrupted);
+            }
+            let back = |effect: &Value| effect["state"] == "rolled_back";
+            if invocation["effects"].as_array().is_some_and(|all| all.iter().any(back)) {
+                tally.add(&tally.rolled_back);
+            }
             let stays = |effect: &&Value| effect["irreversible"] == true && effect["state"] == "applied";
             let kept = invocation["effects"].as_array().map_or(0, |all| all.iter().filter(stays).count());
             change.removed.len() == kept && change.added.is_empty()

@@ -133,10 +133,11 @@ impl<'s> Site<'s> {
         };
         setup.providers += &vpn;
         setup.keys = format!("container_engine = {:?}", shared.docker.socket());
-        setup.policy = setup.policy.replace(
-            "[capabilities.scripts]",
-            &format!("[capabilities.scripts]\npins = {{ \"note.sh\" = \"{}\" }}", sha256(SCRIPT)),
-        );
+        setup.policy =
+            setup.policy.replace("[capabilities.vpn]", "password_hashes = true\n[capabilities.vpn]").replace(
+                "[capabilities.scripts]",
+                &format!("[capabilities.scripts]\npins = {{ \"note.sh\" = \"{}\" }}", sha256(SCRIPT)),
+            );
         setup.write(cluster)?;
         let mut gateway = Gateway { id: agent.clone(), dir: dir.clone(), process: never()? };
         start(&mut gateway)?;

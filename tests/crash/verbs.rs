@@ -15,17 +15,25 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QE
 const MANY: usize = 4;
 
 /// A verb about to run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Op {
     pub verb: &'static str,
     pub args: Value,
+    /// Take this command back instead.
+    pub undo: Option<String>,
     /// What success adds and removes: facts that begin so, one each.
     pub adds: Vec<String>,
     pub removes: Vec<String>,
 }
 
-/// Choose the next verb, by what is there; containers are made for it.
-pub fn choose(site: &Site, world: &World, dice: &mut Dice, round: u64) -> Result<Op> {
+/// Choose the next verb, by what is there; containers are made for it. `last` is the last
+/// command that succeeded, if nothing happened since: some are taken back.
+pub fn choose(site: &Site, world: &World, dice: &mut Dice, round: u64, last: Option<(String, Op)>) -> Result<Op> {
+    if let Some((id, op)) = last.filter(|(_, op)| op.is_reversible())
+        && dice.roll(3) == 0
+    {
+        return Ok(Op { undo: Some(id), adds: op.removes, removes: op.adds, ..op });
+    }
     Ok(match dice.roll(8) {
         0 | 1 => account(world, dice, round),
         2 => lock(world, dice, round),
@@ -46,16 +54,15 @@ fn account(world: &World, dice: &mut Dice, round: u64) -> Op {
     if there.len() >= MANY || (!there.is_empty() && dice.roll(3) == 0) {
         let name = named(&there, dice).unwrap_or_default().to_owned();
         let removes = vec![format!("account {name} "), format!("home {name}"), format!("group {name}:")];
-        return Op { verb: "delete_user", args: json!({"name": name}), adds: vec![], removes };
+        return Op::of("delete_user", json!({"name": name}), vec![], removes);
     }
     let name = format!("viwtest{round}");
     let adds = vec![format!("account {name} "), format!("home {name}"), format!("group {name}:")];
     let mut args = json!({"name": name, "ssh_keys": [KEY], "groups": ["users"]});
     if dice.roll(2) == 0 {
-        args["password_hash"] =
-            json!("$6$viwtest$0123456789abcdefghijABCDEFGHIJ./0123456789abcdefghijABCDEFGHIJ0123456789abcdefghijABCDE");
+        args["password_hash"] = json!(format!("$6$viwtest${}", "a".repeat(86)));
     }
-    Op { verb: "add_user", args, adds, removes: vec![] }
+    Op::of("add_user", args, adds, vec![])
 }
 
 fn lock(world: &World, dice: &mut Dice, round: u64) -> Op {
@@ -63,7 +70,7 @@ fn lock(world: &World, dice: &mut Dice, round: u64) -> Op {
     match named(&open, dice) {
         Some(name) => {
             let fact = vec![format!("account {name} ")];
-            Op { verb: "lock_user", args: json!({"name": name}), adds: fact.clone(), removes: fact }
+            Op::of("lock_user", json!({"name": name}), fact.clone(), fact)
         }
         None => account(world, dice, round),
     }
@@ -74,15 +81,15 @@ fn peer(site: &Site, world: &World, dice: &mut Dice, round: u64) -> Op {
     if there.len() >= MANY || (!there.is_empty() && dice.roll(3) == 0) {
         let name = named(&there, dice).unwrap_or_default().to_owned();
         let removes = vec![format!("vpn {name} ")];
-        return Op { verb: "delete_vpn_user", args: json!({"name": name}), adds: vec![], removes };
+        return Op::of("delete_vpn_user", json!({"name": name}), vec![], removes);
     }
     let name = format!("{}-{round}", site.agent);
-    Op { verb: "add_vpn_user", args: json!({"name": name}), adds: vec![format!("vpn {name} ")], removes: vec![] }
+    Op::of("add_vpn_user", json!({"name": name}), vec![format!("vpn {name} ")], vec![])
 }
 
 fn script(site: &Site) -> Op {
     let args = json!({"name": "note.sh", "args": [site.path("noted").display().to_string()]});
-    Op { verb: "run_script", args, adds: vec!["script ran in ".into()], removes: vec![] }
+    Op::of("run_script", args, vec!["script ran in ".into()], vec![])
 }
 
 fn containers(site: &Site, world: &World, dice: &mut Dice, round: u64) -> Result<Op> {
@@ -96,7 +103,7 @@ fn containers(site: &Site, world: &World, dice: &mut Dice, round: u64) -> Result
         removes.push(format!("container {name}"));
     }
     let args = json!({"older_than_secs": 0, "labels": [label], "states": ["created"]});
-    Ok(Op { verb: "cleanup_containers", args, adds: vec![], removes })
+    Ok(Op::of("cleanup_containers", args, vec![], removes))
 }
 
 fn state(world: &World, dice: &mut Dice) -> Op {
@@ -105,10 +112,18 @@ fn state(world: &World, dice: &mut Dice) -> Op {
     // The value that is left tells whether it ran.
     let last = (0..).map(|_| 2 + dice.roll(6)).find(|n| !taken(*n)).unwrap_or_default();
     let adds = vec![format!("state hostile flood = {last}")];
-    Op { verb: "effect_flood", args: json!({"effects": last + 1}), adds, removes: before }
+    Op::of("effect_flood", json!({"effects": last + 1}), adds, before)
 }
 
 impl Op {
+    fn of(verb: &'static str, args: Value, adds: Vec<String>, removes: Vec<String>) -> Self {
+        Self { verb, args, undo: None, adds, removes }
+    }
+
+    fn is_reversible(&self) -> bool {
+        self.undo.is_none() && !matches!(self.verb, "run_script" | "cleanup_containers")
+    }
+
     /// Whether exactly what success means is different.
     pub fn is_done(&self, change: &Change) -> bool {
         matches(&self.adds, &change.added) && matches(&self.removes, &change.removed)

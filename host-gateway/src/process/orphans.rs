@@ -45,11 +45,37 @@ pub fn mark(state_dir: &Path) -> std::io::Result<()> {
 /// # Errors
 /// When the file can't be opened.
 pub async fn gone(state_dir: &Path) -> std::io::Result<bool> {
+    gone_within(state_dir, WITHIN).await
+}
+
+async fn gone_within(state_dir: &Path, within: Duration) -> std::io::Result<bool> {
     let asked = file(state_dir, OFlags::CLOEXEC)?;
     let wait = async {
         while flock(&asked, FlockOperation::NonBlockingLockExclusive).is_err() {
             tokio::time::sleep(ASK_AGAIN).await;
         }
     };
-    Ok(tokio::time::timeout(WITHIN, wait).await.is_ok())
+    Ok(tokio::time::timeout(within, wait).await.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Program;
+
+    #[tokio::test]
+    async fn programs_hold_the_lock_until_the_last_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(gone_within(dir.path(), WITHIN).await.unwrap(), "nobody was there");
+        let held = file(dir.path(), OFlags::CLOEXEC).unwrap();
+        flock(&held, FlockOperation::NonBlockingLockShared).unwrap();
+        assert!(!gone_within(dir.path(), Duration::from_millis(50)).await.unwrap());
+        drop(held);
+        assert!(gone_within(dir.path(), WITHIN).await.unwrap());
+
+        mark(dir.path()).unwrap();
+        let open = Program::new("/bin/ls").args(["-l", "/proc/self/fd"]).run().await.unwrap();
+        let open = String::from_utf8_lossy(&open.stdout).into_owned();
+        assert!(open.contains(FILE), "programs inherit it: {open}");
+    }
 }

@@ -17,6 +17,7 @@ mod people;
 mod plan;
 mod plugins;
 mod receipts;
+mod replay;
 mod rollouts;
 mod simulated;
 mod undo;
