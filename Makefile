@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 WASM := --release --target wasm32-wasip2
 
-.PHONY: help tools build guests debug lint unit e2e interop crash test demo bench deny
+.PHONY: help tools build guests debug lint unit e2e interop attack fuzz crash test demo bench deny
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,12 +37,22 @@ unit: debug ## unit and component tests, without the end-to-end ones
 e2e: debug ## end-to-end tests: real programs, real services
 	cargo nextest run --locked --workspace --all-targets -E 'package(viworks-tests)'
 
-interop: debug ## bundles against python securesystemslib, in-toto and openssl
+interop: debug ## bundles and repositories against python's tools, openssl and tough
 	tests/interop/run.sh
 
 # A debug build: release builds have no points to be killed at.
 crash: debug ## kill a gateway KILLS times (500) and check what is left
 	target/debug/viworks-crash --kills $(or $(KILLS),500)
+
+attack: debug ## every attack that must be refused, a line each
+	target/debug/viworks-attack
+
+# Without sanitizers, so that the stable toolchain builds it.
+fuzz: ## read what comes from outside with anything, SECONDS (30) a target (installs cargo-fuzz)
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	for target in envelope json metadata manifest frames; do \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(or $(SECONDS),30) -max_len=65536; \
+	done
 
 test: tools lint debug ## everything, installing what it needs
 	cargo nextest run --locked --workspace --all-targets

@@ -64,6 +64,21 @@ for dir in plugins/*/; do
     --key "file:$demo/keys/release.key.pem" --out "$demo/plugins"
 done
 
+say "The release repository"
+# Throwaway keys, one a role. In earnest root and targets are two of three people's, offline.
+sign_with=(--key "file:$demo/keys/release.key.pem")
+roles=()
+for role in root targets security revocation snapshot timestamp; do
+  "$bin/viworks-sign" keygen --out "$demo/keys/$role" >/dev/null
+  sign_with+=(--key "file:$demo/keys/$role.key.pem")
+  [ "$role" = security ] || roles+=(--role "$role=$demo/keys/$role.pub.pem")
+done
+"$bin/viworks-sign" repo init "$demo/repo" "${roles[@]}" \
+  --role "releases=$demo/keys/release.pub.pem,$demo/keys/security.pub.pem" \
+  --threshold root=1 --threshold targets=1 "${sign_with[@]}"
+"$bin/viworks-sign" repo add "$demo/repo" "$demo"/plugins/*.wasm "${sign_with[@]}"
+"$bin/viworks-sign" repo show "$demo/repo" | sed -n 1,7p
+
 say "The backend"
 cat >"$demo/backend.toml" <<EOF
 data_dir = "$demo/backend"
@@ -73,6 +88,8 @@ agents_cert = "$demo/pki/backend.pem"
 agents_key = "$demo/pki/backend.key.pem"
 agents_client_ca = "$demo/pki/ca.pem"
 release_keys = "$demo/keys/release.pub.pem"
+trusted_root = "$demo/repo/metadata/1.root.json"
+repository = "$demo/repo"
 EOF
 "$bin/viworks-backend" init-keys --config "$demo/backend.toml"
 "$bin/viworks-backend" token create --config "$demo/backend.toml" --name demo --role admin >"$demo/operator.token"
@@ -82,7 +99,13 @@ pids+=($!)
 export VIWORKS_URL=http://127.0.0.1:$api_port VIWORKS_TOKEN_FILE=$demo/operator.token
 until_true "a healthy backend" curl -fsS "$VIWORKS_URL/health"
 curl -fsS "$VIWORKS_URL/health" | jq -c .
-for bundle in "$demo"/plugins/*.wasm; do "$bin/viworks" plugins publish "$bundle"; done
+# It watches the release repository: what is released there is published here.
+bundles=("$demo"/plugins/*.wasm)
+all_published() {
+  [ "$(curl -fsS -H "Authorization: Bearer $(cat "$demo/operator.token")" "$VIWORKS_URL/plugins" | jq '[.items[] | select(.active)] | length')" = "${#bundles[@]}" ]
+}
+until_true "the repository's plugins" all_published
+"$bin/viworks" plugins repository
 
 say "A gateway with its owner's policy"
 server_key=$(openssl genpkey -algorithm X25519 -outform DER | tail -c 32 | base64)
@@ -126,6 +149,7 @@ trust_bundle = "$demo/pki/ca.pem"
 backend_spki_pin = "$("$bin/viworks" pki pin "$demo/pki/backend.pem")"
 warrant_keys = "$demo/backend/warrant.pub.pem"
 release_keys = "$demo/keys/release.pub.pem"
+trusted_root = "$demo/repo/metadata/1.root.json"
 policy = "$demo/policy.toml"
 state_dir = "$demo/gateway"
 scripts_root = "$demo/scripts"
@@ -145,7 +169,6 @@ EOF
 "$bin/viworks-gateway" check --config "$demo/gateway.toml"
 "$bin/viworks-gateway" run --config "$demo/gateway.toml" >"$demo/gateway.log" 2>&1 &
 pids+=($!)
-bundles=("$demo"/plugins/*.wasm)
 all_active() {
   [ "$("$bin/viworks" agents show "$agent" --json | jq '[.plugins[] | select(.state == "active")] | length')" = "${#bundles[@]}" ]
 }

@@ -259,6 +259,14 @@ fn a_copy_on_a_medium_is_taken_forward_and_never_back() {
     site.ok(&["repo", "export", "repo", "--out", "new.viw"]);
     assert!(site.ok(&["repo", "import", "copy", "--from", "new.viw"]).contains("imported timestamp 2"));
     assert!(site.ok(&["repo", "show", "copy"]).contains("target  sample-1.2.0.wasm"));
+    let check = ["repo", "check", "copy", "--root", root, "--state", "known.json"];
+    assert!(site.ok(&check).starts_with("CURRENT  root 1, timestamp 2"));
+    let answer = site.run(&[&check[..], &["--at", "2999-01-01T00:00:00Z", "--output", "json"]].concat());
+    let told: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!((answer.status.code(), &told["code"]), (Some(4), &"E_TUF_EXPIRED".into()));
+    site.ok(&["repo", "import", "older", "--from", "old.viw", "--root", root]);
+    let back = site.run(&["repo", "check", "older", "--root", root, "--state", "known.json"]);
+    assert!(String::from_utf8_lossy(&back.stdout).starts_with("REFUSED  E_TUF_ROLLBACK"));
     site.fails(1, "timestamp goes back from 2 to 1", &["repo", "import", "copy", "--from", "old.viw"]);
 
     let good = std::fs::read(site.path("new.viw")).unwrap();
@@ -294,7 +302,8 @@ fn faults_have_the_exit_code_of_their_kind() {
     site.fails(2, "is no number", &["repo", "rotate-root", "repo", "--threshold", "root=0"]);
     let late = std::fs::read_to_string(site.path("repo/repository.toml")).unwrap();
     assert!(late.contains("timestamp = 30"), "{late}");
-    for command in ["init", "add", "revoke", "rotate-root", "refresh", "sign", "timestamp", "show", "export", "import"]
+    for command in
+        ["init", "add", "revoke", "rotate-root", "refresh", "sign", "timestamp", "show", "check", "export", "import"]
     {
         let help = site.ok(&["repo", command, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("viworks-sign repo {command}")), "{help}");

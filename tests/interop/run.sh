@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# A release bundle, checked by programs that know nothing of ours: python's
-# securesystemslib and in-toto-attestation, and openssl. Each must also refuse a forgery.
+# Bundles and repositories, checked by programs that know nothing of ours: python's
+# securesystemslib, in-toto-attestation and tuf, openssl, and tough. Each must also refuse a
+# forgery, and whatever python-tuf refuses of a repository, ours refuses.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=$(realpath "${VIWORKS_BIN:-target/debug}")
@@ -8,9 +9,9 @@ venv=target/interop-venv
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-if [ ! -x "$venv/bin/python" ]; then
+if ! "$venv/bin/python" -c 'import tuf' 2>/dev/null; then
   python3 -m venv "$venv" || { apt-get install -y -qq python3-venv && python3 -m venv "$venv"; }
-  "$venv/bin/pip" install --quiet 'securesystemslib[crypto]==1.6.0' 'in-toto-attestation==0.9.3'
+  "$venv/bin/pip" install --quiet 'securesystemslib[crypto]==1.6.0' 'in-toto-attestation==0.9.3' 'tuf==7.0.1'
 fi
 
 "$bin/viworks-sign" keygen --out "$work/release"
@@ -35,3 +36,27 @@ fi
 # The private key is readable by openssl too: its public half is the one that verifies.
 openssl pkey -in "$work/release.key.pem" -pubout | cmp - "$work/release.pub.pem"
 echo "interop: securesystemslib, in-toto-attestation and openssl agree"
+
+# A repository of ours, for python-tuf and tough.
+keys=()
+roles=()
+for role in root targets security revocation snapshot timestamp; do
+  "$bin/viworks-sign" keygen --out "$work/$role" >/dev/null
+  keys+=(--key "file:$work/$role.key.pem")
+done
+for role in root targets revocation snapshot timestamp; do roles+=(--role "$role=$work/$role.pub.pem"); done
+"$bin/viworks-sign" repo init "$work/repo" "${roles[@]}" --role "releases=$work/release.pub.pem,$work/security.pub.pem" \
+  --threshold root=1 --threshold targets=1 "${keys[@]}" --key "file:$work/release.key.pem"
+"$bin/viworks-sign" repo add "$work/repo" "$work/health.wasm" "${keys[@]}" --key "file:$work/release.key.pem"
+"$venv/bin/python" tests/interop/repository.py "$bin/viworks-sign" "$work/repo" "$work"
+
+(cd tests/interop/tough && cargo build --locked --quiet --target-dir ../../../target/interop-tough)
+tough=target/interop-tough/debug/viworks-interop-tough
+"$tough" "$work/repo" "$work/repo/metadata/1.root.json"
+printf ' ' >>"$work/repo/metadata/timestamp.json"
+sed -i 's/"version": 2/"version": 3/' "$work/repo/metadata/timestamp.json"
+if "$tough" "$work/repo" "$work/repo/metadata/1.root.json" >/dev/null 2>&1; then
+  echo "tough accepted a changed timestamp" >&2
+  exit 1
+fi
+echo "interop: python-tuf and tough agree"

@@ -1,7 +1,9 @@
 //! What the end-to-end tests, the fleet simulator and the benchmarks share: a throwaway
-//! PKI, a cluster of the real programs, a client of its API, and simulated gateways.
+//! PKI, a cluster of the real programs, a client of its API, simulated gateways,
+//! and the attacks that must be refused.
 
 pub mod api;
+pub mod attack;
 pub mod cli;
 pub mod cluster;
 pub mod fleet;

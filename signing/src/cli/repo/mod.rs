@@ -2,7 +2,8 @@
 //!
 //! - [`init`], [`add`], [`change`]: what drafts new metadata
 //! - [`sign`]: signatures of one person after another, and the timestamp
-//! - [`show`], [`carry`]: what is there, and all of it as one file
+//! - [`show`], [`check`], [`carry`]: what is there, what a client makes of it, and all of it
+//!   as one file
 //! - [`dir`]: the folder; [`roles`]: `ROLE=VALUE` arguments
 //!
 //! Every command signs with the keys that it is given, publishes what has its threshold, and
@@ -11,6 +12,7 @@
 mod add;
 mod carry;
 mod change;
+mod check;
 mod dir;
 mod init;
 mod roles;
@@ -56,6 +58,7 @@ enum Command {
     Sign(sign::Sign),
     Timestamp(sign::Timestamp),
     Show(show::Show),
+    Check(check::Check),
     Export(carry::Export),
     Import(carry::Import),
 }
@@ -138,6 +141,7 @@ impl Repo {
             Command::Sign(command) => command.run(),
             Command::Timestamp(command) => command.run(),
             Command::Show(command) => command.run(),
+            Command::Check(command) => command.run(),
             Command::Export(command) => command.run(),
             Command::Import(command) => command.run(),
         }
