@@ -99,9 +99,10 @@ fn a_bad_canary_of_a_fleet_goes_back_by_itself() -> Result {
 #[test]
 fn a_good_release_goes_through_its_stages_across_a_restart() -> Result {
     let mut cluster = Cluster::start()?;
-    cluster.publish_guest("nap")?;
+    let good = cluster.publish_guest("nap")?["digest"].as_str().unwrap_or_default().to_owned();
     let new = stage(&cluster, &broken(&cluster, |text| text)?)?;
     let simulated = fleet(&cluster, 10, &[])?;
+    reaches(&cluster, &good, 10)?;
     let args = ["plugins", "rollout", "nap", "--to", "1.1.0", "--stages", "1,30%,100%:1s", "--soak", "2s", "--json"];
     let begun: Value = serde_json::from_str(&cli(&cluster, &args)?).map_err(Error::other)?;
     let id = begun["id"].as_str().unwrap_or_default().to_owned();
@@ -248,16 +249,82 @@ fn a_bundle_is_published_by_way_of_a_registry() -> Result {
 #[test]
 fn a_fleet_fetches_a_release_at_once() -> Result {
     let cluster = Cluster::start_with(&Options::default())?;
-    let simulated = fleet(&cluster, 100, &[])?;
+    let _fleet = fleet(&cluster, 100, &[])?;
     eventually("100 agents online", SOON, || {
         let health = cluster.api.get("/agents?status=online&limit=1000")?.expect_status(200)?;
         Ok((health["items"].as_array().map_or(0, Vec::len) == 100).then_some(()))
     })?;
     let digest = cluster.publish("accounts")?["digest"].as_str().unwrap_or_default().to_owned();
     reaches(&cluster, &digest, 100)?;
-    drop(simulated);
-    let log = fs::read_to_string(cluster.path("fleet.log"))?;
-    let last: Value = serde_json::from_str(log.lines().last().unwrap_or_default()).unwrap_or_default();
-    assert_eq!(last["mismatched"], 0, "every byte was the digest's: {log}");
+    // The simulator counts once a second.
+    let counts = eventually("the fleet's count", SOON, || {
+        let log = fs::read_to_string(cluster.path("fleet.log"))?;
+        let last: Value = serde_json::from_str(log.lines().last().unwrap_or_default()).unwrap_or_default();
+        if last["fetched"] == 100 { Ok(Some(last)) } else { Err(Error::other(log)) }
+    })?;
+    assert_eq!(counts["mismatched"], 0, "every byte was the digest's: {counts}");
+    Ok(())
+}
+
+/// `viworks-sign` with these words.
+fn sign_tool(args: &[&str]) -> std::io::Result<String> {
+    run(&program("viworks-sign")?, args)
+}
+
+#[test]
+fn a_release_repository_reaches_a_real_gateway() -> Result {
+    let mut cluster = Cluster::start()?;
+    let keys = cluster.path("keys").to_string_lossy().into_owned();
+    let repo = cluster.path("releases").to_string_lossy().into_owned();
+    let roles = ["root", "targets", "releases", "revocation", "snapshot", "timestamp"];
+    let named = |role: &str| if role == "releases" { "release".to_owned() } else { role.to_owned() };
+    let (mut init, mut signing) = (vec!["repo".to_owned(), "init".to_owned(), repo.clone()], Vec::new());
+    for role in roles {
+        let key = format!("{keys}/{}", named(role));
+        if role != "releases" {
+            sign_tool(&["keygen", "--out", &key])?;
+        }
+        init.extend(["--role".to_owned(), format!("{role}={key}.pub.pem")]);
+        init.extend(["--threshold".to_owned(), format!("{role}=1")]);
+        signing.extend(["--key".to_owned(), format!("file:{key}.key.pem")]);
+    }
+    init.extend(signing.clone());
+    sign_tool(&init.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let add = |bundle: &Path| {
+        let mut args = vec!["repo".to_owned(), "add".to_owned(), repo.clone(), bundle.to_string_lossy().into_owned()];
+        args.extend(signing.clone());
+        sign_tool(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let root = format!("{repo}/metadata/1.root.json");
+    let config = cluster.path("backend.toml");
+    let text = fs::read_to_string(&config)?;
+    fs::write(&config, format!("{text}\ntrusted_root = {root:?}\nrepository = {repo:?}\n"))?;
+    cluster.backend.kill()?;
+    cluster.restart_backend()?;
+
+    // Signed, and yet no target of the repository: refused by the backend already.
+    let dir = workspace().join("tests/guests/nap");
+    let wasm = component("tests/guests", "viworks_guest_nap")?;
+    let bundle = cluster.sign(&wasm, &dir.join("plugin.toml"), &[], &cluster.path("keys/release.key.pem"))?;
+    eventually("the repository is mirrored", SOON, || {
+        let state = cluster.api.get("/repository")?.expect_status(200)?;
+        if state["versions"].is_null() { Err(Error::other(state.to_string())) } else { Ok(Some(())) }
+    })?;
+    assert_eq!(cluster.upload(&bundle)?.body["reason"], "E_TUF_TARGET");
+
+    let mut setup = viworks_tests::gateway::Setup::new(&cluster, "web-01")?;
+    setup.keys = format!("trusted_root = {root:?}\n");
+    let _gateway = setup.start(&cluster)?;
+    add(&bundle)?;
+    cluster.ready("web-01", 1)?;
+    let ran = cluster.run("web-01", "nap", &json!({"ms": 0}))?;
+    assert_eq!(ran["state"], "succeeded", "{ran}");
+    let shown = cli(&cluster, &["plugins", "repository"])?;
+    assert!(shown.contains("timestamp") && shown.contains("expires"), "{shown}");
+
+    // The same by upload, as a folder: nothing is new, and that is no fault.
+    let again = cli(&cluster, &["plugins", "publish", "--repository", &repo, "--json"])?;
+    let again: Value = serde_json::from_str(&again).map_err(Error::other)?;
+    assert_eq!((&again["published"], &again["refused"]), (&json!([]), &json!([])), "{again}");
     Ok(())
 }
