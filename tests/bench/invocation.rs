@@ -98,13 +98,17 @@ pub fn measure(table: &mut Table, hot_load: bool) -> Result<Series> {
     let (plugin, registry, compiled) = bundle.install(&tokio, dir.path(), &engine)?;
     let args = serde_json::json!({"text": "the quick brown fox jumps over the lazy dog ".repeat(4)});
 
-    let invocation = executor(&tokio, dir.path(), registry, &bundle.offer.digest, &args)?;
+    // The same verb in turns, so that whatever else the machine does slows both.
+    let (invocation, planned) = executor(&tokio, dir.path(), registry, &bundle.offer.digest, &args)?;
     let bare = bare(&tokio, &engine, &plugin, &args)?;
     let script = script(dir.path(), &args)?;
     let within = |v: f64, b: f64| v <= b + 80.0;
     table.add("invocation_read", "us", &invocation, ("bare_wasmtime", &bare), Some(("≤ bare + 80 us", within)));
     let faster = |v: f64, b: f64| v * 20.0 <= b;
     table.add("invocation_read", "us", &invocation, ("bash_script", &script), Some(("≥ 20× faster", faster)));
+
+    let little = |v: f64, b: f64| v <= b * 1.3;
+    table.add("plan_overhead", "us", &planned, ("invocation_read", &invocation), Some(("≤ 1.3×", little)));
 
     let threads = dir.path().join("threads");
     std::fs::create_dir(&threads)?;
@@ -124,18 +128,19 @@ pub fn measure(table: &mut Table, hot_load: bool) -> Result<Series> {
     Ok(invocation)
 }
 
-/// From a verified warrant to its report, through the executor.
+/// From a verified warrant to its report, through the executor: read, and planned.
 fn executor(
     tokio: &tokio::runtime::Runtime,
     dir: &Path,
     registry: Arc<Registry>,
     digest: &str,
     args: &serde_json::Value,
-) -> Result<Series> {
+) -> Result<(Series, Series)> {
     let agent: AgentId = "bench-1".parse().map_err(Error::other)?;
     let key = SecretKey::generate();
+    let modes = [Mode::Apply, Mode::Plan].into_iter().cycle().take(2 * (ROUNDS + ROUNDS / 10));
     let warrants =
-        (0..ROUNDS + ROUNDS / 10).map(|_| verified(&key, &agent, digest, args)).collect::<Result<Vec<_>>>()?;
+        modes.map(|mode| Ok((mode, ordered(&key, &agent, digest, args, mode)?))).collect::<Result<Vec<_>>>()?;
     let journal = Journal::open(dir).map_err(Error::other)?;
     let host = Arc::new(Host::new(&HostConfig::default()));
     let config =
@@ -146,8 +151,8 @@ fn executor(
     };
     // On a worker, as the link's own task is: a thread outside would be woken for each report.
     let measured = tokio.spawn(async move {
-        let mut times = Vec::with_capacity(ROUNDS);
-        for (n, warrant) in warrants.into_iter().enumerate() {
+        let (mut read, mut planned) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
+        for (n, (mode, warrant)) in warrants.into_iter().enumerate() {
             let start = Instant::now();
             executor.submit(warrant).map_err(Error::other)?;
             let (invocation, report) = loop {
@@ -160,11 +165,15 @@ fn executor(
             let took = start.elapsed();
             succeeded(&report)?;
             let _ = executor.acknowledge(&invocation);
-            if n >= ROUNDS / 10 {
-                times.push(took);
+            if n < ROUNDS / 5 {
+                continue;
+            }
+            match mode {
+                Mode::Apply => read.push(took),
+                Mode::Plan => planned.push(took),
             }
         }
-        Ok(Series::micros(&times))
+        Ok((Series::micros(&read), Series::micros(&planned)))
     });
     tokio.block_on(measured).map_err(Error::other)?
 }
@@ -179,6 +188,16 @@ pub(crate) fn verified(
     digest: &str,
     args: &serde_json::Value,
 ) -> Result<VerifiedWarrant> {
+    ordered(key, agent, digest, args, Mode::Apply)
+}
+
+fn ordered(
+    key: &SecretKey,
+    agent: &AgentId,
+    digest: &str,
+    args: &serde_json::Value,
+    mode: Mode,
+) -> Result<VerifiedWarrant> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(Error::other)?;
     let now = u64::try_from(now.as_millis()).map_err(Error::other)?;
     let tree = Tree::new([agent]).ok_or_else(|| Error::other("no tree"))?;
@@ -190,7 +209,7 @@ pub(crate) fn verified(
         plugin: "echo".into(),
         digest: digest.to_owned(),
         args_sha256: warrant::args_sha256(&text),
-        mode: Mode::Apply,
+        mode,
         caller: "bench".into(),
         also: Vec::new(),
         approvals: Vec::new(),

@@ -201,7 +201,10 @@ impl Recorder {
         if let Some(subject) = &self.planning {
             let effects = self.reports();
             let digest = digest(&effects);
-            self.journal.keep_plan(&digest, subject, &effects).await;
+            // Reads have nothing to bind, and never touch the disk.
+            if self.class != EffectClass::Read {
+                self.journal.keep_plan(&digest, subject, &effects).await;
+            }
             return Some(digest);
         }
         self.settle_last().await;
