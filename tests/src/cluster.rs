@@ -213,6 +213,39 @@ impl Cluster {
         Ok(answer.expect_status(200)?["invocations"][0].clone())
     }
 
+    /// Plan a verb on one agent. Gives the command's id and its invocation, ended.
+    ///
+    /// # Errors
+    /// When the command is refused or does not end.
+    pub fn plan(&self, agent: &str, verb: &str, args: &Value) -> Result<(String, Value)> {
+        self.ask(&json!({"verb": verb, "args": args, "agent_targets": [agent], "mode": "plan", "wait_secs": 60}))
+    }
+
+    /// Run a verb on one agent, bound to a plan (its command's id or digest). Gives the
+    /// command's id and its invocation, ended.
+    ///
+    /// # Errors
+    /// When the command is refused or does not end.
+    pub fn apply(&self, agent: &str, verb: &str, args: &Value, plan: &str) -> Result<(String, Value)> {
+        self.ask(&json!({"verb": verb, "args": args, "agent_targets": [agent], "plan": plan, "wait_secs": 60}))
+    }
+
+    fn ask(&self, command: &Value) -> Result<(String, Value)> {
+        let body = self.api.post("/commands", command)?.expect_status(200)?;
+        let id = body["id"].as_str().ok_or_else(|| Error::other(body.to_string()))?;
+        Ok((id.to_owned(), body["invocations"][0].clone()))
+    }
+
+    /// Undo a command, or in mode `plan` say what that would be; its invocation, ended.
+    ///
+    /// # Errors
+    /// When the undo is refused or does not end.
+    pub fn undo(&self, command: &str, mode: &str) -> Result<Value> {
+        let request = json!({"mode": mode, "wait_secs": 60});
+        let body = self.api.post(&format!("/commands/{command}/undo"), &request)?.expect_status(200)?;
+        Ok(body["invocations"][0].clone())
+    }
+
     /// Wait until a command has finished, and give it.
     ///
     /// # Errors

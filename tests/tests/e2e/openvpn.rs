@@ -44,7 +44,12 @@ fn a_tunnel_stands_until_its_user_is_deleted() -> Result {
     let _gateway = setup.start(&cluster)?;
     cluster.ready("vpn-01", 1)?;
 
-    let added = cluster.run("vpn-01", "add_vpn_user", &json!({"name": "ada"}))?;
+    let ada = json!({"name": "ada"});
+    let (plan, planned) = cluster.plan("vpn-01", "add_vpn_user", &ada)?;
+    assert_eq!(planned["effects"][0]["state"], "planned", "{planned}");
+    let issued = fs::read_dir(at("database"))?.count();
+    assert!(issued == 0 && !dir.join("crl.pem").exists(), "a plan issues nothing");
+    let (_, added) = cluster.apply("vpn-01", "add_vpn_user", &ada, &plan)?;
     assert_eq!(added["state"], "succeeded", "{added}");
     let profile = added["result"]["configuration"].as_str().unwrap_or_default();
     write_secret(at("ada.ovpn").as_ref(), profile)?;
@@ -70,7 +75,8 @@ fn a_tunnel_stands_until_its_user_is_deleted() -> Result {
     let mut client = start(&wire.right, "ada.ovpn", &at("client.log"))?;
     eventually("a ping through the tunnel", SOON, || wire.ping(&wire.right, "198.51.100.1").map(Some))?;
 
-    let deleted = cluster.run("vpn-01", "delete_vpn_user", &json!({"name": "ada"}))?;
+    let (plan, _) = cluster.plan("vpn-01", "delete_vpn_user", &ada)?;
+    let (command, deleted) = cluster.apply("vpn-01", "delete_vpn_user", &ada, &plan)?;
     assert_eq!(deleted["state"], "succeeded", "{deleted}");
     eventually("the live session is gone", SOON, || Ok(wire.ping(&wire.right, "198.51.100.1").is_err().then_some(())))?;
     // The client tries again and again, and is refused each time.
@@ -83,5 +89,11 @@ fn a_tunnel_stands_until_its_user_is_deleted() -> Result {
     assert!(wire.ping(&wire.right, "198.51.100.1").is_err(), "a revoked user has a tunnel");
     let listed = cluster.run("vpn-01", "list_vpn_users", &json!({}))?;
     assert_eq!(listed["result"], json!([]), "{listed}");
+
+    // Undone, the same certificate is let in again.
+    let undone = cluster.undo(&command, "apply")?;
+    assert_eq!(undone["effects"][0]["kind"], "vpn.restore-peer", "{undone}");
+    let _restored = start(&wire.right, "ada.ovpn", &at("client-restored.log"))?;
+    eventually("a ping with the same certificate", SOON, || wire.ping(&wire.right, "198.51.100.1").map(Some))?;
     Ok(())
 }

@@ -48,7 +48,11 @@ fn a_real_account_can_be_used_locked_and_deleted() -> Result {
     let _gateway = setup.start(&cluster)?;
     cluster.ready("real-01", 1)?;
 
-    let added = cluster.run("real-01", "add_user", &json!({"name": NAME, "groups": ["users"], "shell": "/bin/sh"}))?;
+    let ada = json!({"name": NAME, "groups": ["users"], "shell": "/bin/sh"});
+    let (plan, planned) = cluster.plan("real-01", "add_user", &ada)?;
+    assert!(run(Path::new("/usr/bin/id"), [NAME]).is_err(), "a plan makes no account: {planned}");
+    let (created, added) = cluster.apply("real-01", "add_user", &ada, &plan)?;
+    assert_eq!(added["result"]["uid"], planned["result"]["uid"], "the uid is the one that was planned");
     assert_eq!(added["state"], "succeeded", "{added}");
     assert_eq!(run(Path::new("/usr/bin/id"), ["-nG", NAME])?.trim(), format!("{NAME} users"));
     let home = run(Path::new("/usr/bin/stat"), ["-c", "%a %U", &format!("/home/{NAME}")])?;
@@ -56,13 +60,39 @@ fn a_real_account_can_be_used_locked_and_deleted() -> Result {
     let said = run(Path::new("/bin/su"), [NAME, "-c", "echo in as $USER; touch ~/kept"])?;
     assert_eq!(said.trim(), format!("in as {NAME}"));
 
-    let locked = cluster.run("real-01", "lock_user", &json!({"name": NAME}))?;
+    let name = json!({"name": NAME});
+    let (plan, _) = cluster.plan("real-01", "lock_user", &name)?;
+    let (lock, locked) = cluster.apply("real-01", "lock_user", &name, &plan)?;
     assert_eq!(locked["state"], "succeeded", "{locked}");
     assert!(run(Path::new("/usr/bin/passwd"), ["-S", NAME])?.contains(&format!("{NAME} L ")));
+    // Changed since it was made: a conflict, and nothing happens. Unlocked by undo.
+    let conflict = cluster.undo(&created, "apply")?;
+    assert_eq!(conflict["failure"]["code"], "conflict", "{conflict}");
+    assert_eq!(cluster.undo(&lock, "apply")?["state"], "succeeded");
+    assert!(!run(Path::new("/usr/bin/passwd"), ["-S", NAME])?.contains(&format!("{NAME} L ")));
 
     let root = cluster.run("real-01", "delete_user", &json!({"name": "root"}))?;
     assert_ne!(root["state"], "succeeded", "{root}");
-    let deleted = cluster.run("real-01", "delete_user", &json!({"name": NAME}))?;
+    let (plan, _) = cluster.plan("real-01", "delete_user", &name)?;
+    let (delete, deleted) = cluster.apply("real-01", "delete_user", &name, &plan)?;
+    assert_eq!(deleted["state"], "succeeded", "{deleted}");
+    assert!(run(Path::new("/usr/bin/id"), [NAME]).is_err(), "the account is gone");
+    let would = cluster.undo(&delete, "plan")?;
+    assert_eq!(would["effects"][0]["state"], "planned", "{would}");
+    assert!(run(Path::new("/usr/bin/id"), [NAME]).is_err(), "a plan brings nothing back");
+    let undone = cluster.undo(&delete, "apply")?;
+    assert_eq!(undone["state"], "succeeded", "{undone}");
+    let ids = run(Path::new("/usr/bin/id"), ["-u", NAME])?;
+    assert_eq!(ids.trim(), added["result"]["uid"].to_string(), "with its ids");
+    let kept = run(Path::new("/bin/su"), [NAME, "-c", "stat -c %U ~/kept"])?;
+    assert_eq!(kept.trim(), NAME, "and its home");
+    // A plan that the host has left behind is refused: the account is not what was shown.
+    let (plan, _) = cluster.plan("real-01", "delete_user", &name)?;
+    run(Path::new("/usr/sbin/usermod"), ["-c", "somebody else", NAME])?;
+    let (_, departed) = cluster.apply("real-01", "delete_user", &name, &plan)?;
+    assert_eq!(departed["failure"]["code"], "plan-departed", "{departed}");
+
+    let deleted = cluster.run("real-01", "delete_user", &name)?;
     assert_eq!(deleted["state"], "succeeded", "{deleted}");
     assert!(run(Path::new("/usr/bin/id"), [NAME]).is_err(), "the account is gone");
     let kept = run(Path::new("/usr/bin/find"), [&quarantine.path().to_string_lossy(), "-name", "kept"])?;

@@ -54,7 +54,15 @@ fn a_peer_gets_through_until_it_is_deleted() -> Result {
     let _gateway = setup.start(&cluster)?;
     cluster.ready("vpn-01", 1)?;
 
-    let added = cluster.run("vpn-01", "add_vpn_user", &json!({"name": "ada-phone"}))?;
+    // A plan shows the address and makes no key; what is applied is what it showed.
+    let before = fs::read_to_string(&conf)?;
+    let ada = json!({"name": "ada-phone"});
+    let (plan, planned) = cluster.plan("vpn-01", "add_vpn_user", &ada)?;
+    assert_eq!(planned["effects"][0]["state"], "planned", "{planned}");
+    assert!(planned["result"]["configuration"].as_str().is_some_and(|c| c.contains("PrivateKey = (made when")));
+    assert_eq!(fs::read_to_string(&conf)?, before, "a plan changes nothing");
+    let (_, added) = cluster.apply("vpn-01", "add_vpn_user", &ada, &plan)?;
+    assert_eq!(added["effects"][0]["diff"], planned["effects"][0]["diff"], "{added}");
     assert_eq!(added["state"], "succeeded", "{added}");
     assert!(added["result"]["qr_svg"].is_string() || added["result"]["qr-svg"].is_string(), "a QR code: {added}");
     let profile = added["result"]["configuration"].as_str().unwrap_or_default();
@@ -74,7 +82,16 @@ fn a_peer_gets_through_until_it_is_deleted() -> Result {
     wire.run(&wire.right, &["wg", "setconf", &client, &file.to_string_lossy()])?;
     eventually("a ping through the tunnel", SOON, || wire.ping(&wire.right, "198.51.100.1").map(Some))?;
 
-    let deleted = cluster.run("vpn-01", "delete_vpn_user", &json!({"name": "ada-phone"}))?;
+    // Deleted and undone: the same key is let in again at the same address.
+    let (plan, _) = cluster.plan("vpn-01", "delete_vpn_user", &ada)?;
+    let (deleted, ended) = cluster.apply("vpn-01", "delete_vpn_user", &ada, &plan)?;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    assert!(wire.ping(&wire.right, "198.51.100.1").is_err(), "a deleted peer gets through");
+    let undone = cluster.undo(&deleted, "apply")?;
+    assert_eq!(undone["effects"][0]["kind"], "vpn.restore-peer", "{undone}");
+    eventually("a ping with the same key", SOON, || wire.ping(&wire.right, "198.51.100.1").map(Some))?;
+
+    let deleted = cluster.run("vpn-01", "delete_vpn_user", &ada)?;
     assert_eq!(deleted["state"], "succeeded", "{deleted}");
     assert!(wire.ping(&wire.right, "198.51.100.1").is_err(), "a deleted peer gets through");
     let text = fs::read_to_string(&conf)?;
