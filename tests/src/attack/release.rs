@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("wrong-role", "E_ROLE", wrong_role),
     Row::new("below-threshold", "E_THRESHOLD", || stuffed(false)),
     Row::new("threshold-stuffing", "E_THRESHOLD", || stuffed(true)),
-    Row::new("review-missing", "E_REVIEW_MISSING", || lines(|b| Ok(b.line()?))),
+    Row::new("review-missing", "E_REVIEW_MISSING", || lines(Bundle::line)),
     Row::new("review-of-another-release", "E_REVIEW_MISMATCH", review_of_another),
     Row::new("provenance-alone", "E_NO_RELEASE", provenance_alone),
     Row::new("another-plugins-bundle", "E_PLUGIN", another_plugin),
