@@ -24,7 +24,9 @@ mod steps;
 pub use failure::{OrFailure, OrNotFound};
 pub use steps::Progress;
 pub use types::{Denial, Failure};
-pub use viworks::gateway::{accounts, containers, invocation, log, progress, scripts, secrets, state, system, types, vpn};
+pub use viworks::gateway::{
+    accounts, containers, invocation, log, progress, scripts, secrets, state, system, types, vpn,
+};
 
 /// What a verb gives back.
 pub type Result<T> = std::result::Result<T, Failure>;

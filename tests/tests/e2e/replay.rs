@@ -52,7 +52,7 @@ fn a_recording_is_replayed_by_the_cli() -> Result {
     let departs = replay(&other, &plugin)?;
     let said: Value = serde_json::from_slice(&departs.stdout)?;
     assert_eq!((departs.status.code(), &said["equal"]), (Some(1), &json!(false)), "{said}");
-    assert_eq!(said["departure"]["called"]["args"][0]["name"], "eva", "{said}");
+    assert_eq!(said["departure"]["called"]["args"][0], "eva", "{said}");
 
     let missing = replay(&cluster.path("no such file"), &plugin)?;
     assert_eq!(missing.status.code(), Some(2));
