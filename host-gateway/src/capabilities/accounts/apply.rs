@@ -100,13 +100,16 @@ async fn restore(provider: &Provider, record: &Record) -> Result<(), Failure> {
     let tools = &provider.site.tools;
     let begun = database.find(&record.name).is_some();
     if !begun {
-        if database.group_name(record.gid).is_none() {
+        // A group of the account's own comes with it in one go, so that no crash leaves it alone.
+        let missing = database.group_name(record.gid).is_none();
+        let own = missing && record.group == record.name && record.gid == record.uid;
+        if missing && !own {
             tools.add_group(&record.group, record.gid).await?;
         }
         let user = AddUser {
             name: &record.name,
             uid: record.uid,
-            gid: Some(record.gid),
+            gid: (!own).then_some(record.gid),
             comment: &record.comment,
             home: &record.home,
             shell: &record.shell,
@@ -115,6 +118,11 @@ async fn restore(provider: &Provider, record: &Record) -> Result<(), Failure> {
         if tools.add(&user).await? == Added::UidTaken {
             return Err(Failure::Conflict(format!("uid {} is in use again", record.uid)));
         }
+    }
+    let gid = provider.database().await?.find(&record.name).map(|entry| entry.gid);
+    if gid != Some(record.gid) {
+        undo_add(provider, &record.name).await;
+        return Err(Failure::Conflict(format!("gid {} is in use again", record.gid)));
     }
     let finished = match tools.restore_shadow(record).await {
         Ok(()) => bring_home(provider, record).await,

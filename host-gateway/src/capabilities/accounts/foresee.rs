@@ -228,7 +228,13 @@ impl Provider {
             (Change::Remove { .. }, None) => present(),
             // Its home may have gone before it.
             (Change::Remove { uid, .. }, Some(entry)) if entry.uid == *uid => happened(!waits, waits),
-            (Change::Restore(record), Some(entry)) if entry.uid == record.uid => happened(false, !waits),
+            (Change::Restore(record), Some(entry)) if entry.uid == record.uid && waits => {
+                // Its home waits still: the account goes again, and the home stays where it is.
+                let (name, uid) = (record.name.clone(), entry.uid);
+                let remove = Change::Remove { name, uid, home: Home::Keep, record: None };
+                Trace::Present(Inverse::Effect(Box::new(Effect::Accounts(remove))))
+            }
+            (Change::Restore(record), Some(entry)) if entry.uid == record.uid => present(),
             (Change::Lock(lock) | Change::Unlock(lock), Some(_)) => {
                 let now = database.lock_state(&lock.name);
                 happened(now == lock.before, now == lock.after)

@@ -157,4 +157,18 @@ async fn what_a_crash_left_is_traced_and_taken_back() {
     assert!(bench.apply(&inverse).await.is_ok());
     assert!(root(&bench).join("home/second").is_dir() && find(&bench, "second").await.is_some());
     assert_eq!(trace(&removal).await, Trace::Absent);
+
+    // A restoration that stopped between the account and the home.
+    assert!(bench.apply(&removal).await.is_ok());
+    let Inverse::Effect(restore) = removal.inverse() else { panic!("it can be taken back") };
+    assert_eq!(trace(&restore).await, Trace::Absent);
+    assert!(bench.apply(&restore).await.is_ok());
+    let (moved, at) = (record.clone(), place.clone());
+    let put = bench.host.accounts.blocking(move |site| super::super::quarantine::put(site, &moved, &at)).await;
+    assert_eq!(put, Ok(()));
+    let Trace::Present(Inverse::Effect(inverse)) = trace(&restore).await else { panic!("half of it happened") };
+    assert!(bench.apply(&inverse).await.is_ok());
+    assert!(find(&bench, "second").await.is_none(), "and its home waits on");
+    assert!(bench.apply(&restore).await.is_ok());
+    assert!(root(&bench).join("home/second").is_dir(), "until it is restored");
 }
