@@ -124,7 +124,10 @@ impl Role {
         let mut signers = BTreeSet::new();
         for signature in signatures.iter().take(MAX_SIGNATURES) {
             let Some(key) = self.keys.get(&signature.keyid) else { continue };
-            let bytes = hex::decode(&signature.sig).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
+            // One way to write it: in upper case it would be the same signature in other bytes.
+            let lower = !signature.sig.bytes().any(|byte| byte.is_ascii_uppercase());
+            let bytes = hex::decode(&signature.sig).ok().filter(|_| lower);
+            let bytes = bytes.and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
             if bytes.is_some_and(|bytes| key.verify(message, &bytes)) {
                 signers.insert(key.bytes());
             }
@@ -188,6 +191,16 @@ mod tests {
         assert!(role.verify(b"m", &[signature("a", &key), signature("c", &other)]).is_ok());
         assert!(role.verify(b"x", &[signature("a", &key), signature("c", &other)]).is_err());
         assert!(role.verify(b"m", &[signature("a", &key), signature("unknown", &other)]).is_err());
+    }
+
+    #[test]
+    fn a_signature_is_written_in_one_way() {
+        let key = SecretKey::generate();
+        let role = role(&[("a", &key)], 1).unwrap();
+        let good = signature("a", &key);
+        let upper = Signature { sig: good.sig.to_uppercase(), ..good.clone() };
+        assert!(role.verify(b"m", &[good]).is_ok());
+        assert!(role.verify(b"m", &[upper]).is_err());
     }
 
     #[test]

@@ -274,16 +274,22 @@ fn mac(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Put other bytes in a file's place. The file itself is mapped by the gateway that runs.
+fn replace(path: &Path, bytes: &[u8]) -> Tried<()> {
+    let new = path.with_extension("attack");
+    fs::write(&new, bytes)?;
+    Ok(fs::rename(new, path)?)
+}
+
 fn swapped(echo: &Path, nap: &Path) -> Tried<()> {
-    fs::copy(nap, echo)?;
-    fs::copy(mac(nap), mac(echo))?;
-    Ok(())
+    replace(echo, &fs::read(nap)?)?;
+    replace(&mac(echo), &fs::read(mac(nap))?)
 }
 
 fn other_engine(echo: &Path, _: &Path) -> Tried<()> {
     let engine = wasmtime::Engine::default();
     let other = engine.precompile_component(b"\0asm\x0d\0\x01\0").map_err(|error| error.to_string())?;
-    Ok(fs::write(echo, other)?)
+    replace(echo, &other)
 }
 
 fn by_symlink(echo: &Path, _: &Path) -> Tried<()> {
@@ -302,8 +308,8 @@ async fn mutated(host: &mut Host) -> Answer {
     for round in 0..super::mutations::COUNT {
         let mut bytes = good.clone();
         let (at, by) = changes.change(&mut bytes);
-        fs::write(&path, &bytes)?;
-        fs::write(mac(&path), &good_mac)?;
+        replace(&path, &bytes)?;
+        replace(&mac(&path), &good_mac)?;
         let statuses = host.restart_without_compiler().await?;
         let status = of(&statuses, "nap")?;
         let loaded = host.plugins.metrics().cache_hits.load(Ordering::Relaxed);
