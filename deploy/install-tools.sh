@@ -5,13 +5,18 @@ set -euo pipefail
 declare -A package_of=(
   [cc]=build-essential [make]=make [curl]=curl [jq]=jq [openssl]=openssl [ip]=iproute2 [ping]=iputils-ping
   [iptables]=iptables [openvpn]=openvpn [wg]=wireguard-tools [wireguard-go]=wireguard-go [dockerd]=docker.io
+  [redis-server]=redis-server [nginx]=nginx-light [prometheus]=prometheus [rsyslogd]=rsyslog
+  [prometheus-alertmanager]=prometheus-alertmanager
   [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux [docker-registry]=docker-registry [softhsm2-util]=softhsm2
 )
 missing=()
 for program in "${!package_of[@]}"; do
   PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
 done
-dpkg -s busybox-static >/dev/null 2>&1 || missing+=(busybox-static)
+# These have no program in PATH, or another package's of the same name would do for it.
+for package in busybox-static postgresql libnginx-mod-stream rsyslog-elasticsearch; do
+  dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+done
 if ((${#missing[@]})); then
   echo "installing: ${missing[*]}" >&2
   apt-get update -qq
