@@ -203,6 +203,7 @@ pub enum Op {
         now_ms: u64,
     },
     AllOffline,
+    Cluster(Box<super::cluster::Change>),
     Prune(Horizon),
     Probe {
         now_ms: u64,
@@ -230,9 +231,11 @@ pub struct AgentHello {
 #[derive(Debug, Clone)]
 pub enum Note {
     Hello(Box<AgentHello>),
-    /// The session ended.
+    /// The session ended. Where instances share the store it has a place there, and an agent
+    /// that has another one by now is not gone.
     Gone {
         agent: AgentId,
+        place: Option<super::cluster::Place>,
         at_ms: u64,
     },
     /// They answered a ping.
@@ -279,6 +282,7 @@ pub enum Answer {
     /// Rows that went.
     Pruned(u64),
     Probed(u64),
+    Cluster(super::cluster::Done),
 }
 
 /// Which bytes of a release.
