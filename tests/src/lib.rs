@@ -11,3 +11,5 @@ pub mod gateway;
 pub mod netns;
 pub mod pki;
 pub mod program;
+pub mod runbook;
+pub mod sandbox;

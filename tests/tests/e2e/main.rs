@@ -19,6 +19,7 @@ mod plugins;
 mod receipts;
 mod replay;
 mod rollouts;
+mod runbooks;
 mod simulated;
 mod undo;
 mod wireguard;
