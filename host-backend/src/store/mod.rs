@@ -4,11 +4,9 @@
 //!
 //! - [`model`], [`receipt`]: what is kept
 //! - [`write`]: every change; [`release`]: those of releases and rollouts
-//! - [`cluster`]: what several instances share
 //! - [`writer`]: the queue and the group commit
 //! - [`sqlite`]: the embedded engine
 
-pub mod cluster;
 pub mod model;
 pub mod receipt;
 pub mod release;
@@ -215,8 +213,6 @@ writes! {
         Op::MarkStale { before_ms, now_ms } => Answer::Agents(agents) => agents;
     /// Nobody has a session yet: said at the start.
     all_offline() -> bool = Op::AllOffline => Answer::Done(done) => done;
-    /// A change to what instances share.
-    share(change: cluster::Change) -> cluster::Done = Op::Cluster(Box::new(change)) => Answer::Cluster(done) => done;
     /// Delete a bounded part of what is past the horizon; answers how many rows went.
     prune(horizon: Horizon) -> u64 = Op::Prune(horizon) => Answer::Pruned(rows) => rows;
     /// Write a row durably; answers what was written.
@@ -242,19 +238,6 @@ macro_rules! reads {
 }
 
 reads! {
-    stamps() -> cluster::Stamps;
-    /// Who holds the agent's session.
-    session_owner(agent: &AgentId) -> Option<cluster::Owner>;
-    /// Sessions of the instance that somebody asks about.
-    challenged(instance: &str) -> Vec<(AgentId, u64)>;
-    /// What agents of this instance are owed: queued, or sent before that time; by agent,
-    /// after that one.
-    owed_here(instance: &str, sent_before_ms: u64, after: Option<&AgentId>) -> Vec<cluster::Owed>;
-    /// Agents of this instance for which something of the command is queued.
-    queued_here(instance: &str, command: &CommandId) -> Vec<AgentId>;
-    /// Commands that are being cancelled.
-    cancelling() -> Vec<CommandId>;
-    marks(commands: &[CommandId]) -> Vec<cluster::Mark>;
     agent(id: &AgentId) -> Option<Agent>;
     /// By id.
     agents(filter: &AgentFilter, page: &PageOf) -> Page<Agent>;

@@ -327,7 +327,7 @@ async fn agents_are_what_they_said_last() {
         }
         store.note(Note::Hello(Box::new(said))).await.expect("noted");
     }
-    store.note(Note::Gone { agent: agent("web-2"), place: None, at_ms: NOW + 5 }).await.expect("noted");
+    store.note(Note::Gone { agent: agent("web-2"), at_ms: NOW + 5 }).await.expect("noted");
     store.flush().await.expect("written");
     let web1 = store.agent(&agent("web-1")).await.expect("read").expect("there");
     assert!(web1.online && web1.plugins.len() == 1 && web1.first_seen_ms == NOW);

@@ -203,7 +203,6 @@ pub enum Op {
         now_ms: u64,
     },
     AllOffline,
-    Cluster(Box<super::cluster::Change>),
     Prune(Horizon),
     Probe {
         now_ms: u64,
@@ -231,11 +230,9 @@ pub struct AgentHello {
 #[derive(Debug, Clone)]
 pub enum Note {
     Hello(Box<AgentHello>),
-    /// The session ended. Where instances share the store it has a place there, and an agent
-    /// that has another one by now is not gone.
+    /// The session ended.
     Gone {
         agent: AgentId,
-        place: Option<super::cluster::Place>,
         at_ms: u64,
     },
     /// They answered a ping.
@@ -282,7 +279,6 @@ pub enum Answer {
     /// Rows that went.
     Pruned(u64),
     Probed(u64),
-    Cluster(super::cluster::Done),
 }
 
 /// Which bytes of a release.

@@ -110,7 +110,7 @@ impl Fixture {
             at_ms: self.app.clock.now_ms(),
         };
         self.app.store.note(Note::Hello(Box::new(hello))).await.unwrap();
-        let gone = Note::Gone { agent: agent(id), place: None, at_ms: self.app.clock.now_ms() };
+        let gone = Note::Gone { agent: agent(id), at_ms: self.app.clock.now_ms() };
         self.app.store.note(gone).await.unwrap();
         self.app.store.flush().await.unwrap();
     }

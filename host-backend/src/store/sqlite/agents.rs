@@ -101,9 +101,7 @@ pub(super) async fn presence(
 ) -> Result<(), StoreError> {
     let list: Vec<_> = presence.iter().map(|(agent, (online, at))| (agent, online.map(u8::from), at)).collect();
     sqlx::query(
-        "UPDATE agents SET online = iif(j.value ->> 1 = 0 AND EXISTS
-                 (SELECT 1 FROM agent_sessions AS s WHERE s.agent = agents.id), online, coalesce(j.value ->> 1, online)),
-             last_seen_ms = max(last_seen_ms, j.value ->> 2),
+        "UPDATE agents SET online = coalesce(j.value ->> 1, online), last_seen_ms = max(last_seen_ms, j.value ->> 2),
              stale = 0
          FROM json_each(?1) AS j WHERE agents.id = j.value ->> 0",
     )
@@ -115,14 +113,10 @@ pub(super) async fn presence(
 }
 
 pub(super) async fn all_offline(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
-    // Where instances share the store, those that have a session stay.
-    let done = sqlx::query(
-        "UPDATE agents SET online = 0 WHERE online = 1 AND NOT EXISTS
-             (SELECT 1 FROM agent_sessions AS s WHERE s.agent = agents.id)",
-    )
-    .execute(&mut *conn)
-    .await
-    .map_err(StoreError::Statement)?;
+    let done = sqlx::query("UPDATE agents SET online = 0 WHERE online = 1")
+        .execute(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
     Ok(done.rows_affected() > 0)
 }
 

@@ -5,8 +5,7 @@ use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 
 use super::{
-    accept, agents, approvals, cluster, expiry, ledger, plugins, prune, receipts, releases, settle, settle_one,
-    telemetry,
+    accept, agents, approvals, expiry, ledger, plugins, prune, receipts, releases, settle, settle_one, telemetry,
 };
 use crate::store::StoreError;
 use crate::store::write::{Answer, Note, Op, Settlement};
@@ -64,7 +63,6 @@ pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, S
         Op::RevokeToken { name, audit } => Answer::Done(ledger::revoke_token(conn, name, audit).await?),
         Op::MarkStale { before_ms, now_ms } => Answer::Agents(agents::mark_stale(conn, *before_ms, *now_ms).await?),
         Op::AllOffline => Answer::Done(agents::all_offline(conn).await?),
-        Op::Cluster(change) => Answer::Cluster(cluster::apply(conn, change).await?),
         Op::Prune(horizon) => Answer::Pruned(prune::prune(conn, horizon).await?),
         Op::Probe { now_ms } => Answer::Probed(ledger::probe(conn, *now_ms).await?),
         Op::Flush => Answer::Done(true),
@@ -75,7 +73,6 @@ pub(super) async fn notes(conn: &mut SqliteConnection, notes: &[Note]) -> Result
     // Of what an agent says of itself the last word counts; BTreeMaps keep that.
     let (mut hellos, mut presence, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut running, mut samples, mut audit) = (Vec::new(), Vec::new(), Vec::new());
-    let mut places = Vec::new();
     for note in notes {
         match note {
             Note::Hello(hello) => {
@@ -83,8 +80,7 @@ pub(super) async fn notes(conn: &mut SqliteConnection, notes: &[Note]) -> Result
                 presence.insert(&hello.agent, (Some(true), hello.at_ms));
                 statuses.retain(|(agent, _), _| *agent != &hello.agent);
             }
-            Note::Gone { agent, place, at_ms } => {
-                places.extend(place.as_ref().map(|place| (agent, &*place.instance, place.session)));
+            Note::Gone { agent, at_ms } => {
                 presence.insert(agent, (Some(false), *at_ms));
             }
             Note::Seen { agents, at_ms } => {
@@ -103,8 +99,6 @@ pub(super) async fn notes(conn: &mut SqliteConnection, notes: &[Note]) -> Result
     if !hellos.is_empty() {
         agents::hello(conn, &hellos.into_values().collect::<Vec<_>>()).await?;
     }
-    // Before presence: who has another session by now is not offline.
-    cluster::gone(conn, places.into_iter()).await?;
     if !presence.is_empty() {
         agents::presence(conn, &presence).await?;
     }

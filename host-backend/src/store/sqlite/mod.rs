@@ -5,7 +5,6 @@ mod accept;
 mod agents;
 mod apply;
 mod approvals;
-mod cluster;
 mod commands;
 mod expiry;
 mod ledger;
