@@ -81,9 +81,9 @@ impl AppState {
         let (clock, metrics) = (Clock::default(), Metrics::default());
         let background = Background::new(metrics.clone());
         let store = Store::open(&config.database()).await.map_err(AppError::Store)?;
-        store.all_offline().await.map_err(AppError::Store)?;
-        let catalog = Catalog::load(store.clone(), clock.clone(), trusted).await.map_err(AppError::Catalog)?;
         let hub = Hub::new(clock.clone());
+        store.all_offline(hub.instance()).await.map_err(AppError::Store)?;
+        let catalog = Catalog::load(store.clone(), clock.clone(), trusted).await.map_err(AppError::Catalog)?;
         let telemetry = Telemetry::new(clock.clone(), metrics.clone());
         let observer = Observer::default();
         let engine = Engine::start(crate::dispatch::Parts {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::repository::oci::Registry;
+use crate::store::url::{DatabaseUrl, StoreUrl};
 
 const ENV: &str = "VIW_BACKEND_";
 
@@ -18,6 +19,8 @@ const ENV: &str = "VIW_BACKEND_";
 pub struct Config {
     /// Holds `viworks.db`, keys made here, and `listening.json`.
     pub data_dir: PathBuf,
+    /// `postgres://…`; without it, the store is `viworks.db` in the data directory.
+    pub database_url: Option<DatabaseUrl>,
     pub api_listen: SocketAddr,
     pub agents_listen: SocketAddr,
     /// Server certificate chain and key of the agents' port, PEM.
@@ -106,6 +109,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: "/var/lib/viworks-backend".into(),
+            database_url: None,
             api_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agents_listen: SocketAddr::from(([0, 0, 0, 0], 8081)),
             agents_cert: "/etc/viworks/agents.crt.pem".into(),
@@ -231,15 +235,22 @@ impl Config {
                 });
             }
         }
+        if let Some(Err(error)) = self.database_url.as_ref().map(DatabaseUrl::options) {
+            faults.push(Fault { key: "database_url".to_owned(), message: error.to_string() });
+        }
         if self.repository.is_some() && self.trusted_root.is_none() {
             let message = "needs trusted_root: a repository is judged by a root.json that came another way";
             faults.push(Fault { key: "repository".to_owned(), message: message.to_owned() });
         }
     }
 
+    /// Where the store is; a URL that can't be one was a fault before.
     #[must_use]
-    pub fn database(&self) -> PathBuf {
-        self.data_dir.join("viworks.db")
+    pub fn database(&self) -> StoreUrl {
+        match self.database_url.as_ref().and_then(|url| url.options().ok()) {
+            Some(options) => StoreUrl::Postgres(Box::new(options)),
+            None => StoreUrl::Sqlite(self.data_dir.join("viworks.db")),
+        }
     }
 
     #[must_use]
@@ -250,6 +261,7 @@ impl Config {
 
 const KEYS: &[&str] = &[
     "data_dir",
+    "database_url",
     "api_listen",
     "agents_listen",
     "agents_cert",

@@ -23,6 +23,7 @@ use crate::hub::{Hub, Identity, Out, Session};
 use crate::metrics::Metrics;
 use crate::rollouts::{self, Observer, Rollouts};
 use crate::store::Store;
+use crate::store::model::Owner;
 use crate::store::write::{AgentHello, Note};
 
 /// Everything that is waited for comes within this time.
@@ -52,8 +53,14 @@ pub(crate) fn hello(id: &str, at_ms: u64) -> AgentHello {
             detail: None,
         }],
         receipt_key: None,
+        owner: owner(),
         at_ms,
     }
+}
+
+/// Of every session that no hub has.
+pub(crate) fn owner() -> Owner {
+    Owner { instance: "one".to_owned(), session: "s1".to_owned() }
 }
 
 pub(crate) fn sample(at_ms: u64, cpu_percent: f32) -> Sample {
@@ -164,7 +171,7 @@ impl World {
     async fn open(dir: TempDir, key: SecretKey, clock: Clock, slots: u32) -> Self {
         let metrics = Metrics::default();
         let background = Background::new(metrics.clone());
-        let store = Store::open(&dir.path().join("viworks.db")).await.expect("a store");
+        let store = Store::open(&dir.path().join("viworks.db").into()).await.expect("a store");
         let hub = Hub::new(clock.clone());
         let catalog = Catalog::load(store.clone(), clock.clone(), vec![key.public()]).await.expect("a catalogue");
         let (pem, observer) = (key.to_pem().expect("PEM"), Observer::default());

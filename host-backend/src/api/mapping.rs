@@ -33,6 +33,10 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Cursor(_) => Self::wrong_cursor(),
+            StoreError::Taken(_) => Self::new(Code::Conflict, error.to_string()),
+            StoreError::Unavailable(_) => {
+                Self::unavailable("the database can't be reached; what was asked may still happen")
+            }
             StoreError::Busy => Self::busy("the store's queue is full", 1),
             StoreError::Timeout => Self::busy("the store did not answer in time; the change may still happen", 5),
             other => Self::internal(&other),

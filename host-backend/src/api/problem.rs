@@ -29,11 +29,12 @@ pub enum Code {
     PlanMismatch,
     ApprovalRefused,
     RepositoryRefused,
+    Unavailable,
     Internal,
 }
 
 impl Code {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Unauthenticated,
         Self::Forbidden,
         Self::NotFound,
@@ -51,6 +52,7 @@ impl Code {
         Self::PlanMismatch,
         Self::ApprovalRefused,
         Self::RepositoryRefused,
+        Self::Unavailable,
         Self::Internal,
     ];
 
@@ -85,6 +87,9 @@ impl Code {
             }
             Self::RepositoryRefused => {
                 ("repository-refused", StatusCode::UNPROCESSABLE_ENTITY, "The release repository is refused")
+            }
+            Self::Unavailable => {
+                ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Something that the backend needs is not there")
             }
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "The backend failed"),
         }
@@ -180,6 +185,11 @@ impl Problem {
     /// A bound that is reached: `what` says which, the client may come back in so many seconds.
     pub fn busy(what: impl Into<String>, retry_after_secs: u32) -> Self {
         Self { retry_after_secs: Some(retry_after_secs), ..Self::new(Code::Busy, what) }
+    }
+
+    /// Something outside is gone for now; the client may come back soon.
+    pub fn unavailable(what: impl Into<String>) -> Self {
+        Self { retry_after_secs: Some(2), ..Self::new(Code::Unavailable, what) }
     }
 
     pub fn not_found(kind: &str, id: &str) -> Self {

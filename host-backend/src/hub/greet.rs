@@ -67,7 +67,7 @@ pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identi
     port.metrics.sessions_opened.inc();
     let welcome = text(&BackendFrame::Welcome {
         protocol: VERSION,
-        session: format!("{:x}-{:x}", session.since_ms, session.serial),
+        session: session.name(),
         time_ms: port.clock.now_ms(),
         heartbeat_secs: port.heartbeat_secs,
     });
@@ -87,6 +87,7 @@ pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identi
         max_concurrency: hello.max_concurrency,
         plugins: hello.plugins,
         receipt_key: receipt_key.and_then(|key| Some((key.id(), key.to_pem().ok()?))),
+        owner: port.hub.owner(&session),
         at_ms: session.since_ms,
     }));
     if port.store.note(note).await.is_err() {

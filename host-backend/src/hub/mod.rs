@@ -36,6 +36,7 @@ use viworks_protocol::id::AgentId;
 use viworks_signing::keys::PublicKey;
 
 use crate::clock::Clock;
+use crate::store::model::Owner;
 
 pub use identity::{Identity, IdentityError};
 pub use port::{Port, PortError, RefusalRate};
@@ -56,6 +57,7 @@ struct Inner {
     sessions: Mutex<HashMap<AgentId, Arc<Session>>>,
     clock: Clock,
     serial: AtomicU64,
+    instance: String,
 }
 
 /// What goes to a gateway.
@@ -138,8 +140,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Hub {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        let inner = Inner { sessions: Mutex::default(), clock, serial: AtomicU64::new(1) };
+        Self::of(instance_name(), clock)
+    }
+
+    /// The sessions of an instance.
+    #[must_use]
+    pub fn of(instance: String, clock: Clock) -> Self {
+        let inner = Inner { sessions: Mutex::default(), clock, serial: AtomicU64::new(1), instance };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The instance that has the sessions.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.inner.instance
+    }
+
+    pub(crate) fn owner(&self, session: &Session) -> Owner {
+        Owner { instance: self.inner.instance.clone(), session: session.name() }
     }
 
     /// The agent's live session, if it has one.
@@ -241,7 +259,21 @@ impl Hub {
     }
 }
 
+/// Host and a number of this start.
+fn instance_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mut start = [0; 6];
+    // Without the system's random numbers no key and no token could be made either.
+    let _ = getrandom::fill(&mut start);
+    format!("{}-{}", host.trim(), hex::encode(start))
+}
+
 impl Session {
+    /// Unique at the instance, over its restarts too.
+    pub(crate) fn name(&self) -> String {
+        format!("{:x}-{:x}", self.since_ms, self.serial)
+    }
+
     pub(crate) fn push(&self, out: Out) -> Result<(), SendError> {
         self.out.try_send(out).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => SendError::Slow,

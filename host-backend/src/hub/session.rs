@@ -43,7 +43,8 @@ pub(super) async fn run(of: Loop) {
     };
     if port.hub.leave(&session) {
         port.engine.disconnected(&session.agent);
-        let note = Note::Gone { agent: session.agent.clone(), at_ms: port.clock.now_ms() };
+        let note =
+            Note::Gone { agent: session.agent.clone(), owner: port.hub.owner(&session), at_ms: port.clock.now_ms() };
         if port.store.note(note).await.is_err() {
             tracing::error!(agent = %session.agent, "the store is closed");
         }

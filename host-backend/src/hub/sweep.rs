@@ -137,8 +137,9 @@ async fn announce(port: &Port, now: &Snapshot) {
 
 async fn write_seen(port: &Port) {
     let at_ms = port.clock.now_ms();
-    let agents = port.hub.all().iter().map(|s| s.agent.clone()).collect();
-    if port.store.note(Note::Seen { agents, at_ms }).await.is_err() {
+    let instance = port.hub.instance().to_owned();
+    let sessions = port.hub.all().iter().map(|s| (s.agent.clone(), s.name())).collect();
+    if port.store.note(Note::Seen { instance, sessions, at_ms }).await.is_err() {
         tracing::error!("the store is closed");
     }
 }

@@ -5,31 +5,42 @@
 //! - [`model`], [`receipt`]: what is kept
 //! - [`write`]: every change; [`release`]: those of releases and rollouts
 //! - [`writer`]: the queue and the group commit
-//! - [`sqlite`]: the embedded engine
+//! - [`url`]: which engine, and where
+//! - [`sqlite`]: the embedded engine; the only place of its SQL
+//! - [`rows`], [`lists`], [`gather`], [`moves`], [`ends`], [`chains`], [`schema`]: what
+//!   engines share, without SQL
 
+mod chains;
+mod ends;
+mod gather;
+mod lists;
 pub mod model;
+mod moves;
 pub mod receipt;
 pub mod release;
+mod rows;
+mod schema;
 mod sqlite;
 #[cfg(test)]
 mod tests;
+pub mod url;
 pub mod write;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use viworks_protocol::frame::PluginStatus;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
+use self::url::StoreUrl;
 use model::{
     Agent, AgentFilter, Approved, Approver, AuditEntry, AuditRow, Command, CommandFilter, Invocation, InvocationState,
     Page, PageOf, PlanGroup, Plugin, PluginSpread, Resolution, Rollout, Selector, StoredSample, Token,
 };
 use receipt::{ChainEnd, ReceiptFilter, ReceiptKey, StoredAnchor, StoredReceipt, Walked};
 use write::{
-    Acceptance, Answer, Approval, Cancelled, Claimed, Expired, Horizon, NewCommand, NewPlugin, Note, Op, PartKey,
+    Acceptance, Answer, Approval, Beat, Cancelled, Claimed, Expired, Horizon, NewCommand, NewPlugin, Note, Op, PartKey,
     Publication, Settled, Settlement,
 };
 
@@ -45,8 +56,15 @@ pub enum StoreError {
     Open(#[source] sqlx::Error),
     #[error("the database can't be brought to this version's form")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    #[error("the database is of a newer form, which asks for migration {floor}; {known} is the newest known here")]
+    TooNew { floor: i64, known: i64 },
     #[error("a statement failed")]
     Statement(#[source] sqlx::Error),
+    #[error("the database can't be reached")]
+    Unavailable(#[source] sqlx::Error),
+    /// Somebody else was quicker, at another instance.
+    #[error("{0} is taken")]
+    Taken(String),
     #[error("stored {what} is malformed: {text:?}")]
     Corrupt { what: &'static str, text: String },
     #[error("{0:?} is not a cursor of this list")]
@@ -90,14 +108,19 @@ pub struct OpenInvocation {
 }
 
 impl Store {
-    /// Open or create the SQLite database `file`, bring it to this version's form and
-    /// start its writer.
+    /// Open the database (a file is created where there is none), bring it to this
+    /// version's form and start its writer.
     ///
     /// # Errors
     /// When it can't be opened or migrated.
-    pub async fn open(file: &Path) -> Result<Self, StoreError> {
-        let (readers, writable) = sqlite::open(file).await?;
-        Ok(Self { engine: Engine::Sqlite(readers), writer: writer::Writer::start(writable) })
+    pub async fn open(url: &StoreUrl) -> Result<Self, StoreError> {
+        match url {
+            StoreUrl::Sqlite(file) => {
+                let (readers, writable) = sqlite::open(file).await?;
+                Ok(Self { engine: Engine::Sqlite(readers), writer: writer::Writer::start(writable) })
+            }
+            StoreUrl::Postgres(_) => Err(StoreError::Open(sqlx::Error::Configuration("not there yet".into()))),
+        }
     }
 
     /// Write what is queued and close. Later calls answer [`StoreError::Closed`].
@@ -211,8 +234,23 @@ writes! {
     /// Flag agents unseen since `before_ms` as stale; answers which.
     mark_stale(before_ms: u64, now_ms: u64) -> Vec<AgentId> =
         Op::MarkStale { before_ms, now_ms } => Answer::Agents(agents) => agents;
-    /// Nobody has a session yet: said at the start.
-    all_offline() -> bool = Op::AllOffline => Answer::Done(done) => done;
+    /// The instance has no session yet, and those that are gone have none: said at the start.
+    all_offline(instance: &str) -> bool =
+        Op::AllOffline { instance: instance.to_owned() } => Answer::Done(done) => done;
+    /// The instance lives, and says so again within `ttl_ms`; who did not is found dead, and
+    /// its sessions ended.
+    beat(instance: &str, ttl_ms: u64) -> Beat =
+        Op::Beat { instance: instance.to_owned(), ttl_ms } => Answer::Beaten(beat) => beat;
+    /// The instance stops: its leases and its sessions end.
+    leave(instance: &str) -> bool = Op::Leave { instance: instance.to_owned() } => Answer::Done(done) => done;
+    /// Take or renew the lease `name`, by the database's clock: what runs once in a group of
+    /// instances is the holder's. `false`: another has it. A holder that stalls for longer
+    /// than `ttl_ms` may meet its successor: the work must bear that.
+    lease(name: &str, holder: &str, ttl_ms: u64) -> bool =
+        Op::Lease { name: name.to_owned(), holder: holder.to_owned(), ttl_ms } => Answer::Done(done) => done;
+    /// `false`: it was not held.
+    give_up(name: &str, holder: &str) -> bool =
+        Op::GiveUp { name: name.to_owned(), holder: holder.to_owned() } => Answer::Done(done) => done;
     /// Delete a bounded part of what is past the horizon; answers how many rows went.
     prune(horizon: Horizon) -> u64 = Op::Prune(horizon) => Answer::Pruned(rows) => rows;
     /// Write a row durably; answers what was written.

@@ -63,6 +63,16 @@ pub struct Agent {
     pub plugins: Vec<PluginStatus>,
     /// Of the key that is pinned, if there is one.
     pub receipts: Option<ChainStanding>,
+    /// Whose its session is, or was last.
+    pub owner: Option<Owner>,
+}
+
+/// Which of an instance's sessions an agent's is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub instance: String,
+    /// Unique at the instance.
+    pub session: String,
 }
 
 /// All given conditions must hold.

@@ -9,15 +9,15 @@ use viworks_protocol::warrant::Mode;
 use super::Store;
 use super::model::{
     AgentFilter, AuditEntry, Command, CommandFilter, CommandState, Counts, Decision, IdempotencyKey, InvocationState,
-    PageOf, Resolution, Role, Selector, Token,
+    Owner, PageOf, Resolution, Role, Selector, Token,
 };
-use super::write::{Acceptance, Horizon, NewCommand, Note, Settlement, Target, Verdict};
-use crate::testing::{agent, hello, report, sample};
+use super::write::{Acceptance, AgentHello, Horizon, NewCommand, Note, Settlement, Target, Verdict};
+use crate::testing::{agent, hello, owner, report, sample};
 
 const NOW: u64 = 1_800_000_000_000;
 
 async fn open(dir: &Path) -> Store {
-    Store::open(&dir.join("viworks.db")).await.expect("a store")
+    Store::open(&dir.join("viworks.db").into()).await.expect("a store")
 }
 
 fn audit(action: &str) -> AuditEntry {
@@ -327,7 +327,7 @@ async fn agents_are_what_they_said_last() {
         }
         store.note(Note::Hello(Box::new(said))).await.expect("noted");
     }
-    store.note(Note::Gone { agent: agent("web-2"), at_ms: NOW + 5 }).await.expect("noted");
+    store.note(Note::Gone { agent: agent("web-2"), owner: owner(), at_ms: NOW + 5 }).await.expect("noted");
     store.flush().await.expect("written");
     let web1 = store.agent(&agent("web-1")).await.expect("read").expect("there");
     assert!(web1.online && web1.plugins.len() == 1 && web1.first_seen_ms == NOW);
@@ -437,4 +437,70 @@ async fn a_fan_out_costs_few_statements() {
     println!("accepted in {accepted:?}, all in {:?}", at.elapsed());
     store.close().await;
     assert!(matches!(store.flush().await, Err(super::StoreError::Closed)));
+}
+
+#[tokio::test]
+async fn a_lease_has_one_holder() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path()).await;
+    assert!(store.lease("retention", "one", 60_000).await.expect("asked"));
+    assert!(!store.lease("retention", "two", 60_000).await.expect("asked"), "another has it");
+    assert!(store.lease("retention", "one", 60_000).await.expect("asked"), "it is renewed");
+    assert!(store.lease("schedule", "two", 60_000).await.expect("asked"), "one of another name");
+    assert!(!store.give_up("retention", "two").await.expect("asked"));
+    assert!(store.give_up("retention", "one").await.expect("asked"));
+    assert!(store.lease("retention", "two", 0).await.expect("asked"));
+    assert!(store.lease("retention", "one", 60_000).await.expect("asked"), "the other's ran out");
+}
+
+#[tokio::test]
+async fn a_session_is_its_instances_until_that_is_gone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path()).await;
+    let at = |instance: &str, session: &str| Owner { instance: instance.into(), session: session.into() };
+    let said = |id: &str, owner: Owner, at_ms| AgentHello { owner, ..hello(id, at_ms) };
+    let is_online = |id: &'static str| {
+        let store = store.clone();
+        async move {
+            store.flush().await.expect("written");
+            store.agent(&agent(id)).await.expect("read").expect("there").online
+        }
+    };
+    assert!(store.beat("one", 60_000).await.expect("beaten").fresh);
+    let beat = store.beat("two", 60_000).await.expect("beaten");
+    assert_eq!((beat.fresh, beat.living), (true, vec!["one".to_owned(), "two".to_owned()]));
+    assert!(!store.beat("one", 60_000).await.expect("beaten").fresh);
+
+    store.note(Note::Hello(Box::new(said("web-1", at("one", "a"), NOW)))).await.expect("noted");
+    store.note(Note::Hello(Box::new(said("web-2", at("two", "b"), NOW)))).await.expect("noted");
+    assert!(is_online("web-1").await && is_online("web-2").await);
+    // It moves, and the old session's end comes late.
+    store.note(Note::Hello(Box::new(said("web-1", at("two", "c"), NOW + 5)))).await.expect("noted");
+    store.note(Note::Gone { agent: agent("web-1"), owner: at("one", "a"), at_ms: NOW + 6 }).await.expect("noted");
+    assert!(is_online("web-1").await);
+    store.note(Note::Gone { agent: agent("web-1"), owner: at("one", "a"), at_ms: NOW + 6 }).await.expect("noted");
+    assert!(is_online("web-1").await, "also in a group of its own");
+    // A hello that was written late does not take it back.
+    store.note(Note::Hello(Box::new(said("web-1", at("one", "a"), NOW)))).await.expect("noted");
+    assert!(is_online("web-1").await);
+    let owner = store.agent(&agent("web-1")).await.expect("read").expect("there").owner;
+    assert_eq!(owner, Some(at("two", "c")));
+
+    // One starts anew: two's sessions are none of its business, while two lives.
+    assert!(!store.all_offline("one").await.expect("asked"));
+    assert!(is_online("web-2").await);
+    store.beat("two", 0).await.expect("beaten");
+    let beat = store.beat("one", 60_000).await.expect("beaten");
+    assert_eq!((beat.dead, beat.living), (vec!["two".to_owned()], vec!["one".to_owned()]));
+    assert_eq!(beat.orphaned, [agent("web-1"), agent("web-2")]);
+    assert!(!is_online("web-2").await);
+    // It was only slow: it says again whose sessions it has.
+    assert!(store.beat("two", 60_000).await.expect("beaten").fresh);
+    let sessions = vec![(agent("web-1"), "c".to_owned()), (agent("web-2"), "old".to_owned())];
+    store.note(Note::Seen { instance: "two".into(), sessions, at_ms: NOW + 9 }).await.expect("noted");
+    assert!(is_online("web-1").await && !is_online("web-2").await, "a session that it has, and one that was another");
+    assert!(store.lease("anchors", "two", 60_000).await.expect("asked"));
+    assert!(store.leave("two").await.expect("asked"));
+    assert!(!is_online("web-1").await);
+    assert!(store.lease("anchors", "one", 60_000).await.expect("asked"), "its leases went with it");
 }

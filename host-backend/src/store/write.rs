@@ -7,7 +7,7 @@ use viworks_protocol::frame::PluginStatus;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::telemetry::Sample;
 
-use super::model::{Approved, Approver, AuditEntry, Command, InvocationState, Plugin, Token};
+use super::model::{Approved, Approver, AuditEntry, Command, InvocationState, Owner, Plugin, Token};
 use super::receipt::{ChainEnd, NewReceipt, StoredAnchor, Walked};
 
 /// A command to be stored with all its invocations.
@@ -202,7 +202,29 @@ pub enum Op {
         before_ms: u64,
         now_ms: u64,
     },
-    AllOffline,
+    /// Only sessions of other instances that live are left.
+    AllOffline {
+        instance: String,
+    },
+    /// The instance lives, and has so long to say so again.
+    Beat {
+        instance: String,
+        ttl_ms: u64,
+    },
+    /// The instance goes: its leases and its sessions end.
+    Leave {
+        instance: String,
+    },
+    /// Take or renew a lease.
+    Lease {
+        name: String,
+        holder: String,
+        ttl_ms: u64,
+    },
+    GiveUp {
+        name: String,
+        holder: String,
+    },
     Prune(Horizon),
     Probe {
         now_ms: u64,
@@ -223,7 +245,22 @@ pub struct AgentHello {
     pub plugins: Vec<PluginStatus>,
     /// Id and SPKI PEM of the key that signs its receipts.
     pub receipt_key: Option<(String, String)>,
+    /// Whose session it is.
+    pub owner: Owner,
     pub at_ms: u64,
+}
+
+/// What the renewed lease of an instance came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// It had no lease: it is new, or was taken for dead and its sessions for ended.
+    pub fresh: bool,
+    /// All that live, this one too.
+    pub living: Vec<String>,
+    /// Those whose leases were found to have run out.
+    pub dead: Vec<String>,
+    /// Agents that had their sessions there.
+    pub orphaned: Vec<AgentId>,
 }
 
 /// A change that nobody waits for: written within [`super::NOTE_DELAY`], many at once.
@@ -233,11 +270,13 @@ pub enum Note {
     /// The session ended.
     Gone {
         agent: AgentId,
+        owner: Owner,
         at_ms: u64,
     },
-    /// They answered a ping.
+    /// They have these sessions at the instance.
     Seen {
-        agents: Vec<AgentId>,
+        instance: String,
+        sessions: Vec<(AgentId, String)>,
         at_ms: u64,
     },
     /// The gateway has journaled it.
@@ -276,6 +315,7 @@ pub enum Answer {
     /// Whether there was something to do it to.
     Done(bool),
     Agents(Vec<AgentId>),
+    Beaten(Beat),
     /// Rows that went.
     Pruned(u64),
     Probed(u64),

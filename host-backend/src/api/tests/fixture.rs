@@ -107,10 +107,11 @@ impl Fixture {
             max_concurrency: 4,
             plugins: vec![],
             receipt_key: None,
+            owner: crate::testing::owner(),
             at_ms: self.app.clock.now_ms(),
         };
         self.app.store.note(Note::Hello(Box::new(hello))).await.unwrap();
-        let gone = Note::Gone { agent: agent(id), at_ms: self.app.clock.now_ms() };
+        let gone = Note::Gone { agent: agent(id), owner: crate::testing::owner(), at_ms: self.app.clock.now_ms() };
         self.app.store.note(gone).await.unwrap();
         self.app.store.flush().await.unwrap();
     }

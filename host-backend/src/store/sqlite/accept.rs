@@ -3,16 +3,16 @@
 
 use sqlx::{Row as _, SqliteConnection};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use viworks_protocol::id::{CommandId, InvocationId};
 use viworks_protocol::warrant::Mode;
 
 use super::rows::{self, RowExt as _};
-use super::settle::{Delta, touch};
-use super::{int, json, ledger};
-use crate::store::StoreError;
+use super::settle::touch;
+use super::{int, json};
 use crate::store::model::{CommandState, InvocationState};
+use crate::store::moves::Delta;
 use crate::store::write::{Acceptance, Claimed, NewCommand};
+use crate::store::{StoreError, lists};
 
 /// The command, its invocations and its audit entry, given to the engine's thread at once:
 /// each way there and back costs as much as a statement. What several statements take has
@@ -76,8 +76,8 @@ pub(super) async fn accept(
     sqlx::query(if alone { ALONE } else { STATEMENTS })
         .bind(command.id.as_str())
         .bind(int(command.created_ms))
-        .bind(target_list(new))
-        .bind(ledger::audit_list(&[&new.audit])?)
+        .bind(lists::targets(new))
+        .bind(lists::audit(&[&new.audit])?)
         .bind(&command.verb)
         .bind(&command.plugin)
         .bind(&command.digest)
@@ -123,18 +123,6 @@ async fn undo(conn: &mut SqliteConnection, of: &CommandId, by: &CommandId) -> Re
         .await
         .map_err(StoreError::Statement)?;
     Ok(None)
-}
-
-/// Ids hold no character that JSON escapes, so that the list is written as it is.
-fn target_list(new: &NewCommand) -> String {
-    let mut list = String::with_capacity(new.targets.len() * 72);
-    for target in &new.targets {
-        list.push(if list.is_empty() { '[' } else { ',' });
-        // Writing to a String can't fail.
-        let _ = write!(list, r#"["{}","{}",{}]"#, target.invocation, target.agent, u8::from(target.deliver));
-    }
-    list.push(']');
-    list
 }
 
 pub(super) async fn claim(

@@ -8,9 +8,10 @@ use viworks_protocol::id::AgentId;
 
 use super::rows::{self, RowExt as _};
 use super::{Readers, int, json};
-use crate::store::StoreError;
+use crate::store::gather::{Presence, presence_list};
 use crate::store::model::{Agent, AgentFilter, Page, PageOf, Selector};
 use crate::store::write::AgentHello;
+use crate::store::{StoreError, lists};
 
 const COLUMNS: &str = "SELECT a.*, (SELECT json_group_array(json_object('plugin', p.plugin, 'version', p.version,
         'digest', p.digest, 'state', p.state, 'detail', p.detail)) FROM agent_plugins AS p WHERE p.agent = a.id)
@@ -23,47 +24,42 @@ const COLUMNS: &str = "SELECT a.*, (SELECT json_group_array(json_object('plugin'
 
 /// Register agents or renew what is known of them; labels and plugins are replaced.
 pub(super) async fn hello(conn: &mut SqliteConnection, hellos: &[&AgentHello]) -> Result<(), StoreError> {
-    let agents = hellos
-        .iter()
-        .map(|h| Ok((&h.agent, &h.site, json(&h.labels)?, &h.version, &h.boot, h.max_concurrency, h.at_ms)));
-    let agents = agents.collect::<Result<Vec<_>, StoreError>>()?;
-    let ids: Vec<_> = hellos.iter().map(|h| &h.agent).collect();
-    let labels: Vec<_> = hellos.iter().flat_map(|h| h.labels.iter().map(|(k, v)| (k, v, &h.agent))).collect();
-    let plugins: Vec<_> =
-        hellos.iter().flat_map(|h| h.plugins.iter().map(|p| (&h.agent, p))).map(|(a, p)| status_row(a, p)).collect();
-    let keys: Vec<_> =
-        hellos.iter().filter_map(|h| h.receipt_key.as_ref().map(|(id, pem)| (&h.agent, id, pem, h.at_ms))).collect();
-    let (agents, ids, labels, plugins, keys) =
-        (json(&agents)?, json(&ids)?, json(&labels)?, json(&plugins)?, json(&keys)?);
+    let lists = lists::hellos(hellos)?;
     // WHERE true: without it SQLite takes ON for a join's.
     for (sql, list) in [
         (
             "INSERT INTO agents (id, online, site, labels, version, boot, max_concurrency, first_seen_ms, last_seen_ms)
-             SELECT value ->> 0, 1, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+             SELECT value ->> 0, 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
                  value ->> 6
              FROM json_each(?1) WHERE true
              ON CONFLICT (id) DO UPDATE SET site = excluded.site, labels = excluded.labels,
                  version = excluded.version, boot = excluded.boot, max_concurrency = excluded.max_concurrency",
-            &agents,
+            &lists.agents,
         ),
-        ("DELETE FROM agent_labels WHERE agent IN (SELECT value FROM json_each(?1))", &ids),
+        (
+            // A session that began before the one that is known does not replace it.
+            "UPDATE agents SET instance = j.value ->> 7, session = j.value ->> 8, session_ms = j.value ->> 6
+             FROM json_each(?1) AS j WHERE agents.id = j.value ->> 0 AND agents.session_ms <= j.value ->> 6",
+            &lists.agents,
+        ),
+        ("DELETE FROM agent_labels WHERE agent IN (SELECT value FROM json_each(?1))", &lists.ids),
         (
             "INSERT OR REPLACE INTO agent_labels (key, value, agent)
              SELECT j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?1) AS j",
-            &labels,
+            &lists.labels,
         ),
-        ("DELETE FROM agent_plugins WHERE agent IN (SELECT value FROM json_each(?1))", &ids),
-        (STATUS, &plugins),
-        (CHANGED_KEYS, &keys),
+        ("DELETE FROM agent_plugins WHERE agent IN (SELECT value FROM json_each(?1))", &lists.ids),
+        (STATUS, &lists.plugins),
+        (CHANGED_KEYS, &lists.keys),
         (
             "INSERT OR IGNORE INTO receipt_keys (agent, key_id, pem, first_ms)
              SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)",
-            &keys,
+            &lists.keys,
         ),
         (
             "UPDATE agents SET receipt_key = j.value ->> 1 FROM json_each(?1) AS j
              WHERE agents.id = j.value ->> 0 AND agents.receipt_key IS NOT j.value ->> 1",
-            &keys,
+            &lists.keys,
         ),
     ] {
         sqlx::query(sql).bind(list).execute(&mut *conn).await.map_err(StoreError::Statement)?;
@@ -81,43 +77,30 @@ const CHANGED_KEYS: &str = "INSERT INTO audit (at_ms, actor, action, subject, de
 const STATUS: &str = "INSERT OR REPLACE INTO agent_plugins (agent, plugin, version, digest, state, detail)
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1)";
 
-fn status_row<'a>(agent: &'a AgentId, status: &'a PluginStatus) -> impl serde::Serialize + use<'a> {
-    (agent, &status.plugin, &status.version, &status.digest, status.state, &status.detail)
-}
-
 pub(super) async fn statuses(
     conn: &mut SqliteConnection,
     statuses: &BTreeMap<(&AgentId, &str), &PluginStatus>,
 ) -> Result<(), StoreError> {
-    let list: Vec<_> = statuses.iter().map(|((agent, _), status)| status_row(agent, status)).collect();
-    sqlx::query(STATUS).bind(json(&list)?).execute(&mut *conn).await.map_err(StoreError::Statement)?;
+    sqlx::query(STATUS).bind(lists::statuses(statuses)?).execute(&mut *conn).await.map_err(StoreError::Statement)?;
     Ok(())
 }
 
-/// Seen at these times; online, offline or as before (`None`).
+/// Who is seen is not stale; whether it is online is said by the instance that has, or had,
+/// its session.
 pub(super) async fn presence(
     conn: &mut SqliteConnection,
-    presence: &BTreeMap<&AgentId, (Option<bool>, u64)>,
+    presence: &BTreeMap<&AgentId, Presence<'_>>,
 ) -> Result<(), StoreError> {
-    let list: Vec<_> = presence.iter().map(|(agent, (online, at))| (agent, online.map(u8::from), at)).collect();
     sqlx::query(
-        "UPDATE agents SET online = coalesce(j.value ->> 1, online), last_seen_ms = max(last_seen_ms, j.value ->> 2),
-             stale = 0
+        "UPDATE agents SET last_seen_ms = max(last_seen_ms, j.value ->> 4), stale = 0,
+             online = iif(instance = j.value ->> 2 AND session = j.value ->> 3, j.value ->> 1, online)
          FROM json_each(?1) AS j WHERE agents.id = j.value ->> 0",
     )
-    .bind(json(&list)?)
+    .bind(json(&presence_list(presence))?)
     .execute(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;
     Ok(())
-}
-
-pub(super) async fn all_offline(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
-    let done = sqlx::query("UPDATE agents SET online = 0 WHERE online = 1")
-        .execute(&mut *conn)
-        .await
-        .map_err(StoreError::Statement)?;
-    Ok(done.rows_affected() > 0)
 }
 
 pub(super) async fn mark_stale(

@@ -2,12 +2,13 @@
 //! for all of them.
 
 use sqlx::SqliteConnection;
-use std::collections::BTreeMap;
 
 use super::{
-    accept, agents, approvals, expiry, ledger, plugins, prune, receipts, releases, settle, settle_one, telemetry,
+    accept, agents, approvals, expiry, leases, ledger, plugins, prune, receipts, releases, settle, settle_one,
+    telemetry,
 };
 use crate::store::StoreError;
+use crate::store::gather::{Gathered, gather};
 use crate::store::write::{Answer, Note, Op, Settlement};
 
 /// An operation that is alone in its group, in a transaction of its own with fewer ways to
@@ -62,7 +63,11 @@ pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, S
         Op::CreateToken { token, audit } => Answer::Done(ledger::create_token(conn, token, audit).await?),
         Op::RevokeToken { name, audit } => Answer::Done(ledger::revoke_token(conn, name, audit).await?),
         Op::MarkStale { before_ms, now_ms } => Answer::Agents(agents::mark_stale(conn, *before_ms, *now_ms).await?),
-        Op::AllOffline => Answer::Done(agents::all_offline(conn).await?),
+        Op::AllOffline { instance } => Answer::Done(leases::all_offline(conn, instance).await?),
+        Op::Beat { instance, ttl_ms } => Answer::Beaten(leases::beat(conn, instance, *ttl_ms).await?),
+        Op::Leave { instance } => Answer::Done(leases::leave(conn, instance).await?),
+        Op::Lease { name, holder, ttl_ms } => Answer::Done(leases::lease(conn, name, holder, *ttl_ms).await?),
+        Op::GiveUp { name, holder } => Answer::Done(leases::give_up(conn, name, holder).await?),
         Op::Prune(horizon) => Answer::Pruned(prune::prune(conn, horizon).await?),
         Op::Probe { now_ms } => Answer::Probed(ledger::probe(conn, *now_ms).await?),
         Op::Flush => Answer::Done(true),
@@ -70,32 +75,7 @@ pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, S
 }
 
 pub(super) async fn notes(conn: &mut SqliteConnection, notes: &[Note]) -> Result<(), StoreError> {
-    // Of what an agent says of itself the last word counts; BTreeMaps keep that.
-    let (mut hellos, mut presence, mut statuses) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let (mut running, mut samples, mut audit) = (Vec::new(), Vec::new(), Vec::new());
-    for note in notes {
-        match note {
-            Note::Hello(hello) => {
-                hellos.insert(&hello.agent, &**hello);
-                presence.insert(&hello.agent, (Some(true), hello.at_ms));
-                statuses.retain(|(agent, _), _| *agent != &hello.agent);
-            }
-            Note::Gone { agent, at_ms } => {
-                presence.insert(agent, (Some(false), *at_ms));
-            }
-            Note::Seen { agents, at_ms } => {
-                for agent in agents {
-                    presence.entry(agent).or_insert((None, *at_ms)).1 = *at_ms;
-                }
-            }
-            Note::Running { agent, invocation, at_ms } => running.push((invocation, agent, *at_ms)),
-            Note::Plugin { agent, status } => {
-                statuses.insert((agent, status.plugin.as_str()), status);
-            }
-            Note::Sample { agent, at_ms, sample } => samples.push((agent, *at_ms, &**sample)),
-            Note::Audit(entry) => audit.push(&**entry),
-        }
-    }
+    let Gathered { hellos, presence, statuses, running, samples, audit } = gather(notes);
     if !hellos.is_empty() {
         agents::hello(conn, &hellos.into_values().collect::<Vec<_>>()).await?;
     }

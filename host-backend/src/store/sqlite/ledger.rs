@@ -3,16 +3,9 @@
 use sqlx::SqliteConnection;
 
 use super::rows::{self, RowExt as _};
-use super::{Readers, int, json};
-use crate::store::StoreError;
+use super::{Readers, int};
 use crate::store::model::{AuditEntry, AuditRow, Page, PageOf, Token};
-
-/// Entries as the JSON that statements take them in.
-pub(super) fn audit_list(entries: &[&AuditEntry]) -> Result<String, StoreError> {
-    let list: Vec<_> =
-        entries.iter().map(|e| (e.at_ms, &e.actor, &e.action, &e.subject, e.decision.as_str(), &e.detail)).collect();
-    json(&list)
-}
+use crate::store::{StoreError, lists};
 
 pub(super) async fn audit(conn: &mut SqliteConnection, entries: &[&AuditEntry]) -> Result<(), StoreError> {
     sqlx::query(
@@ -20,7 +13,7 @@ pub(super) async fn audit(conn: &mut SqliteConnection, entries: &[&AuditEntry]) 
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
          FROM json_each(?1) ORDER BY key",
     )
-    .bind(audit_list(entries)?)
+    .bind(lists::audit(entries)?)
     .execute(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;

@@ -7,6 +7,7 @@ mod apply;
 mod approvals;
 mod commands;
 mod expiry;
+mod leases;
 mod ledger;
 mod plans;
 mod plugins;
@@ -26,8 +27,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::StoreError;
+use super::lists::{int, json};
 use super::write::{Answer, Note, Op};
+use super::{StoreError, schema};
 
 const READERS: u32 = 4;
 
@@ -60,7 +62,7 @@ pub(super) async fn open(file: &Path) -> Result<(Readers, Writable), StoreError>
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5));
     let mut conn = SqliteConnection::connect_with(&options).await.map_err(StoreError::Open)?;
-    sqlx::migrate!("src/store/sqlite/migrations").run(&mut conn).await.map_err(StoreError::Migrate)?;
+    migrate(&mut conn, &sqlx::migrate!("src/store/sqlite/migrations")).await?;
     let pool = SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(Duration::from_secs(10))
@@ -70,6 +72,29 @@ pub(super) async fn open(file: &Path) -> Result<(Readers, Writable), StoreError>
         .await
         .map_err(StoreError::Open)?;
     Ok((Readers { pool }, Writable { conn, options }))
+}
+
+/// Bring the database to the newest form that is known here; a newer one is worked on as
+/// well, unless it says that backends like this one must not.
+async fn migrate(conn: &mut SqliteConnection, migrations: &sqlx::migrate::Migrator) -> Result<(), StoreError> {
+    let known = schema::newest(migrations);
+    if let Some(floor) = floor(conn).await? {
+        schema::refuse(floor, known)?;
+    }
+    schema::tolerant(migrations).run(&mut *conn).await.map_err(StoreError::Migrate)?;
+    schema::refuse(floor(conn).await?.unwrap_or(0), known)
+}
+
+async fn floor(conn: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
+    let there = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_floor'")
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(StoreError::Open)?;
+    if there.is_none() {
+        return Ok(None);
+    }
+    let floor = sqlx::query_scalar("SELECT max(migration) FROM schema_floor");
+    floor.fetch_one(&mut *conn).await.map_err(StoreError::Open)
 }
 
 impl Readers {
@@ -116,14 +141,4 @@ impl Writable {
             tracing::warn!(%error, "the database did not close cleanly");
         }
     }
-}
-
-/// SQLite holds signed 64-bit numbers; ours are times and counts far below that.
-fn int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// A bound list, for `json_each(?)`.
-fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|e| StoreError::Corrupt { what: "parameter", text: e.to_string() })
 }

@@ -4,32 +4,19 @@
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
-use std::collections::{BTreeMap, HashSet};
 use viworks_protocol::id::AgentId;
-use viworks_protocol::receipt::GENESIS;
 
 use super::rows::{self, RowExt as _};
-use super::{Readers, int, json, ledger};
+use super::{Readers, expiry, int, json, ledger};
 use crate::store::StoreError;
-use crate::store::model::{AuditEntry, Decision, Page, PageOf};
-use crate::store::receipt::{ChainEnd, NewReceipt, ReceiptFilter, ReceiptKey, StoredAnchor, StoredReceipt, Walked};
+use crate::store::chains::{self, Followed, Written};
+use crate::store::model::{Page, PageOf};
+use crate::store::receipt::{ChainEnd, ReceiptFilter, ReceiptKey, StoredAnchor, StoredReceipt, Walked};
 
 /// Receipts that are followed in one commit.
 const A_WALK: i64 = 2_000;
 
-/// One receipt of a settled invocation, as [`insert_receipts`] takes it.
-pub(super) fn row<'a>(
-    agent: &'a AgentId,
-    command: &'a str,
-    invocation: &'a str,
-    at_ms: u64,
-    new: &'a NewReceipt,
-) -> impl serde::Serialize + use<'a> {
-    let NewReceipt { chain, boot, seq, sha256, prev, fault, envelope } = new;
-    (agent, chain, seq, sha256, prev, boot, command, invocation, at_ms, fault, u8::from(chain.is_empty()), envelope)
-}
-
-/// Statement over the JSON list `?N` of [`row`]s.
+/// Statement over the JSON list `?N` of receipts.
 macro_rules! insert_receipts {
     ($list:literal) => {
         concat!(
@@ -44,27 +31,11 @@ macro_rules! insert_receipts {
 }
 pub(super) use insert_receipts;
 
-struct Step {
-    agent: String,
-    chain: String,
-    boot: Option<String>,
-    seq: u64,
-    sha256: String,
-    prev: String,
-}
-
-#[derive(Default)]
-struct Head {
-    boot: Option<String>,
-    seq: u64,
-    sha256: String,
-    held: u64,
-}
-
 /// Follow the chains on from where they were followed to.
 pub(super) async fn walk(conn: &mut SqliteConnection, now_ms: u64) -> Result<Walked, StoreError> {
     let found = sqlx::query(
-        "SELECT r.agent, r.chain, r.boot, r.seq, r.sha256, r.prev, h.seq AS head_seq, h.sha256 AS head_sha256, h.held
+        "SELECT r.agent, r.chain, r.boot, r.seq, r.sha256, r.prev, h.seq AS head_seq, h.sha256 AS head_sha256, h.held,
+             h.changed_ms AS head_ms
          FROM receipts AS r LEFT JOIN receipt_heads AS h ON h.agent = r.agent AND h.chain = r.chain
          WHERE r.walked = 0 ORDER BY r.agent, r.chain, r.seq LIMIT ?1",
     )
@@ -75,125 +46,43 @@ pub(super) async fn walk(conn: &mut SqliteConnection, now_ms: u64) -> Result<Wal
     if found.is_empty() {
         return Ok(Walked::default());
     }
-    let mut heads: BTreeMap<(String, String), Head> = BTreeMap::new();
-    let (mut out, mut audits, mut forked, mut late) = (Walked::default(), Vec::new(), HashSet::new(), Vec::new());
-    let mut steps = Vec::with_capacity(found.len());
-    for (place, row) in found.iter().enumerate() {
-        let step = step(row)?;
-        let head = match heads.entry((step.agent.clone(), step.chain.clone())) {
-            std::collections::btree_map::Entry::Occupied(head) => head.into_mut(),
-            std::collections::btree_map::Entry::Vacant(free) => free.insert(Head {
-                boot: step.boot.clone(),
-                seq: row.maybe_number("head_seq")?.unwrap_or(0),
-                sha256: row.maybe_text("head_sha256")?.unwrap_or_else(|| GENESIS.to_owned()),
-                held: row.maybe_number("held")?.unwrap_or(0),
-            }),
-        };
-        if step.seq <= head.seq {
-            late.push(place);
-        } else {
-            if step.seq > head.seq + 1 {
-                out.gaps += 1;
-                let detail = format!("receipts {} to {} of {} are missing", head.seq + 1, step.seq - 1, step.chain);
-                audits.push(audit(&step, detail, now_ms));
-            } else if step.prev != head.sha256 {
-                forked.insert(place);
-            }
-            head.seq = step.seq;
-            head.sha256.clone_from(&step.sha256);
-            head.held += 1;
-        }
-        steps.push(step);
+    let restored_ms = expiry::restored_ms(conn).await?;
+    let followed = chains::follow(&found, restored_ms, now_ms)?;
+    let contradicted = contradicted(conn, &followed).await?;
+    let written = followed.finish(contradicted)?;
+    write(conn, &written, now_ms).await?;
+    if !written.audits.is_empty() {
+        ledger::audit(conn, &written.audits.iter().collect::<Vec<_>>()).await?;
     }
-    for place in contradicted(conn, &steps, &late).await? {
-        forked.insert(place);
-    }
-    for place in late.iter().filter(|place| !forked.contains(*place)) {
-        // One that was missing.
-        let step = &steps[*place];
-        if let Some(head) = heads.get_mut(&(step.agent.clone(), step.chain.clone())) {
-            head.held += 1;
-        }
-    }
-    out.receipts = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-    out.forks = u32::try_from(forked.len()).unwrap_or(u32::MAX);
-    for place in &forked {
-        let step = &steps[*place];
-        audits.push(audit(step, format!("receipt {} of {} contradicts another", step.seq, step.chain), now_ms));
-    }
-    write(conn, &steps, &forked, &heads, now_ms).await?;
-    if !audits.is_empty() {
-        ledger::audit(conn, &audits.iter().collect::<Vec<_>>()).await?;
-    }
-    Ok(out)
-}
-
-fn step(row: &SqliteRow) -> Result<Step, StoreError> {
-    Ok(Step {
-        agent: row.text("agent")?,
-        chain: row.text("chain")?,
-        boot: row.maybe_text("boot")?,
-        seq: row.number("seq")?,
-        sha256: row.text("sha256")?,
-        prev: row.text("prev")?,
-    })
-}
-
-fn audit(step: &Step, detail: String, at_ms: u64) -> AuditEntry {
-    AuditEntry {
-        at_ms,
-        actor: format!("agent:{}", step.agent),
-        action: "receipt".to_owned(),
-        subject: format!("agent:{}", step.agent),
-        decision: Decision::Refused,
-        detail,
-    }
+    Ok(written.out)
 }
 
 /// Of the late ones, those whose place another receipt has.
-async fn contradicted(conn: &mut SqliteConnection, steps: &[Step], late: &[usize]) -> Result<Vec<usize>, StoreError> {
-    if late.is_empty() {
+async fn contradicted(conn: &mut SqliteConnection, followed: &Followed) -> Result<Vec<usize>, StoreError> {
+    if followed.late.is_empty() {
         return Ok(Vec::new());
     }
-    let list: Vec<_> = late
-        .iter()
-        .map(|place| (*place, &steps[*place]))
-        .map(|(place, s)| (place, &s.agent, &s.chain, s.seq, &s.sha256))
-        .collect();
     let found = sqlx::query(
         "SELECT DISTINCT j.value ->> 0 AS place FROM json_each(?1) AS j CROSS JOIN receipts AS r
          ON r.agent = j.value ->> 1 AND r.chain = j.value ->> 2 AND r.seq = j.value ->> 3 AND r.sha256 <> j.value ->> 4",
     )
-    .bind(json(&list)?)
+    .bind(followed.late_list()?)
     .fetch_all(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;
     found.iter().map(|row| Ok(usize::try_from(row.number("place")?).unwrap_or(usize::MAX))).collect()
 }
 
-async fn write(
-    conn: &mut SqliteConnection,
-    steps: &[Step],
-    forked: &HashSet<usize>,
-    heads: &BTreeMap<(String, String), Head>,
-    now_ms: u64,
-) -> Result<(), StoreError> {
-    let walked: Vec<_> = steps
-        .iter()
-        .enumerate()
-        .map(|(place, s)| (&s.agent, &s.chain, s.seq, &s.sha256, forked.contains(&place).then_some("forked")))
-        .collect();
+async fn write(conn: &mut SqliteConnection, written: &Written, now_ms: u64) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE receipts SET walked = 1, fault = coalesce(j.value ->> 4, fault) FROM json_each(?1) AS j
          WHERE receipts.agent = j.value ->> 0 AND receipts.chain = j.value ->> 1 AND receipts.seq = j.value ->> 2
              AND receipts.sha256 = j.value ->> 3",
     )
-    .bind(json(&walked)?)
+    .bind(&written.walked)
     .execute(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;
-    let heads: Vec<_> =
-        heads.iter().map(|((agent, chain), h)| (agent, chain, &h.boot, h.seq, &h.sha256, h.held)).collect();
     sqlx::query(
         "INSERT INTO receipt_heads (agent, chain, boot, seq, sha256, held, changed_ms)
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2
@@ -201,7 +90,7 @@ async fn write(
          ON CONFLICT (agent, chain) DO UPDATE SET seq = excluded.seq, sha256 = excluded.sha256, held = excluded.held,
              changed_ms = excluded.changed_ms",
     )
-    .bind(json(&heads)?)
+    .bind(&written.heads)
     .bind(int(now_ms))
     .execute(&mut *conn)
     .await
@@ -267,40 +156,6 @@ pub(super) async fn prune(conn: &mut SqliteConnection, before_ms: u64, rows: i64
     Ok(receipts.rows_affected() + heads.rows_affected())
 }
 
-fn receipt(row: &SqliteRow) -> Result<StoredReceipt, StoreError> {
-    Ok(StoredReceipt {
-        agent: row.parsed("agent")?,
-        chain: row.text("chain")?,
-        boot: row.maybe_text("boot")?,
-        seq: row.number("seq")?,
-        sha256: row.text("sha256")?,
-        command: row.parsed("command")?,
-        invocation: row.parsed("invocation")?,
-        at_ms: row.number("at_ms")?,
-        fault: row.maybe_text("fault")?,
-        envelope: row.text("envelope")?,
-    })
-}
-
-fn end(row: &SqliteRow) -> Result<ChainEnd, StoreError> {
-    Ok(ChainEnd {
-        agent: row.parsed("agent")?,
-        chain: row.text("chain")?,
-        seq: row.number("seq")?,
-        sha256: row.text("sha256")?,
-    })
-}
-
-fn stored_anchor(row: &SqliteRow) -> Result<StoredAnchor, StoreError> {
-    Ok(StoredAnchor {
-        seq: row.number("seq")?,
-        sha256: row.text("sha256")?,
-        at_ms: row.number("at_ms")?,
-        heads: row.small("heads")?,
-        envelope: row.text("envelope")?,
-    })
-}
-
 impl Readers {
     pub(in crate::store) async fn receipts(
         &self,
@@ -322,7 +177,7 @@ impl Readers {
         }
         query.push(" ORDER BY agent, chain, seq, sha256 LIMIT ").push_bind(rows::limit(page));
         let found = query.build().fetch_all(&self.pool).await.map_err(StoreError::Statement)?;
-        rows::page(&found, page, receipt, |r| {
+        rows::page(&found, page, rows::receipt, |r| {
             serde_json::to_string(&(&r.agent, &r.chain, r.seq, &r.sha256)).unwrap_or_default()
         })
     }
@@ -378,7 +233,7 @@ impl Readers {
         .fetch_all(&self.pool)
         .await
         .map_err(StoreError::Statement)?;
-        found.iter().map(end).collect()
+        found.iter().map(rows::chain_end).collect()
     }
 
     pub(in crate::store) async fn last_anchor(&self) -> Result<Option<StoredAnchor>, StoreError> {
@@ -386,7 +241,7 @@ impl Readers {
             .fetch_optional(&self.pool)
             .await
             .map_err(StoreError::Statement)?;
-        row.as_ref().map(stored_anchor).transpose()
+        row.as_ref().map(rows::anchor).transpose()
     }
 
     pub(in crate::store) async fn anchors(&self, page: &PageOf) -> Result<Page<StoredAnchor>, StoreError> {
@@ -396,6 +251,6 @@ impl Readers {
             .fetch_all(&self.pool)
             .await
             .map_err(StoreError::Statement)?;
-        rows::page(&found, page, stored_anchor, |anchor| anchor.seq.to_string())
+        rows::page(&found, page, rows::anchor, |anchor| anchor.seq.to_string())
     }
 }

@@ -83,26 +83,6 @@ async fn members(conn: &mut SqliteConnection, progress: &Progress) -> Result<(),
     Ok(())
 }
 
-fn rollout(row: &SqliteRow) -> Result<(u64, Rollout), StoreError> {
-    let of = Rollout {
-        id: row.text("id")?,
-        plugin: row.text("plugin")?,
-        digest: row.text("digest")?,
-        former: row.text("former")?,
-        spec: row.text("spec")?,
-        state: row.parsed("state")?,
-        stage: row.small("stage")?,
-        soaking_ms: row.maybe_number("soaking_ms")?,
-        everyone: row.flag("everyone")?,
-        reason: row.text("reason")?,
-        created_ms: row.number("created_ms")?,
-        created_by: row.text("created_by")?,
-        changed_ms: row.number("changed_ms")?,
-        finished_ms: row.maybe_number("finished_ms")?,
-    };
-    Ok((row.number("n")?, of))
-}
-
 impl Readers {
     pub(in crate::store) async fn rollout(&self, id: &str) -> Result<Option<Rollout>, StoreError> {
         let row = sqlx::query("SELECT * FROM rollouts WHERE id = ?1")
@@ -110,7 +90,7 @@ impl Readers {
             .fetch_optional(&self.pool)
             .await
             .map_err(StoreError::Statement)?;
-        Ok(row.as_ref().map(rollout).transpose()?.map(|(_, of)| of))
+        Ok(row.as_ref().map(rows::rollout).transpose()?.map(|(_, of)| of))
     }
 
     pub(in crate::store) async fn rollouts(&self, plugin: &str, page: &PageOf) -> Result<Page<Rollout>, StoreError> {
@@ -121,7 +101,7 @@ impl Readers {
         }
         query.push(" ORDER BY n DESC LIMIT ").push_bind(rows::limit(page));
         let found = query.build().fetch_all(&self.pool).await.map_err(StoreError::Statement)?;
-        let Page { items, next } = rows::page(&found, page, rollout, |(n, _)| n.to_string())?;
+        let Page { items, next } = rows::page(&found, page, rows::rollout, |(n, _)| n.to_string())?;
         Ok(Page { items: items.into_iter().map(|(_, of)| of).collect(), next })
     }
 
@@ -130,7 +110,7 @@ impl Readers {
             .fetch_all(&self.pool)
             .await
             .map_err(StoreError::Statement)?;
-        found.iter().map(|row| rollout(row).map(|(_, of)| of)).collect()
+        found.iter().map(|row| rows::rollout(row).map(|(_, of)| of)).collect()
     }
 
     pub(in crate::store) async fn rollout_members(&self, id: &str) -> Result<Vec<AgentId>, StoreError> {
@@ -154,20 +134,7 @@ impl Readers {
             .fetch_all(&self.pool)
             .await
             .map_err(StoreError::Statement)?;
-        let holder = |row: &SqliteRow| {
-            let state = row.text("state")?;
-            let state = serde_json::from_value(state.clone().into())
-                .map_err(|_| StoreError::Corrupt { what: "state", text: state })?;
-            let status = PluginStatus {
-                plugin: row.text("plugin")?,
-                version: row.text("version")?,
-                digest: row.text("digest")?,
-                state,
-                detail: row.maybe_text("detail")?,
-            };
-            Ok((row.parsed("agent")?, status))
-        };
-        found.iter().map(holder).collect()
+        found.iter().map(rows::holder).collect()
     }
 
     pub(in crate::store) async fn present_agents(&self) -> Result<Vec<(AgentId, bool)>, StoreError> {

@@ -4,83 +4,15 @@
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
-use std::collections::{BTreeMap, HashSet};
-use viworks_protocol::id::{AgentId, CommandId, InvocationId};
+use std::collections::BTreeMap;
+use viworks_protocol::id::{AgentId, InvocationId};
 
 use super::json;
-use super::receipts::{self, insert_receipts};
-use super::rows::{self, RowExt as _};
-use crate::store::StoreError;
-use crate::store::model::{Command, CommandState, Counts, InvocationState};
-use crate::store::receipt::NewReceipt;
-use crate::store::write::{Settled, Settlement, Verdict};
-
-/// How the counts of one command move.
-#[derive(Debug, Default)]
-pub(super) struct Delta {
-    moves: BTreeMap<(InvocationState, InvocationState), u32>,
-    last_seq: Option<u64>,
-    due_ms: Option<u64>,
-    cancel: bool,
-}
-
-impl Delta {
-    pub(super) fn moved(&mut self, from: InvocationState, to: InvocationState) {
-        *self.moves.entry((from, to)).or_default() += 1;
-    }
-
-    pub(super) fn settled(&mut self, from: InvocationState, to: InvocationState, seq: u64) {
-        self.moved(from, to);
-        self.last_seq = Some(seq);
-    }
-
-    pub(super) fn due(&mut self, at_ms: u64) {
-        self.due_ms = Some(at_ms);
-    }
-
-    pub(super) fn cancel(&mut self) {
-        self.cancel = true;
-    }
-}
-
-/// One invocation's end, found and numbered.
-pub(super) struct End<'a> {
-    pub command: i64,
-    pub ordinal: i64,
-    pub state: InvocationState,
-    pub seq: u64,
-    pub report: &'a str,
-    /// The digest of its plan, if it made one.
-    pub plan: Option<&'a str>,
-    pub started_ms: Option<u64>,
-    pub finished_ms: u64,
-}
-
-fn count(counts: &mut Counts, state: InvocationState) -> &mut u32 {
-    match state {
-        InvocationState::Queued => &mut counts.queued,
-        InvocationState::Sent => &mut counts.sent,
-        InvocationState::Running => &mut counts.running,
-        InvocationState::Succeeded => &mut counts.succeeded,
-        InvocationState::Failed => &mut counts.failed,
-        InvocationState::Denied => &mut counts.denied,
-        InvocationState::Cancelled => &mut counts.cancelled,
-        InvocationState::Expired => &mut counts.expired,
-        InvocationState::Unknown => &mut counts.unknown,
-    }
-}
-
-fn state_of(command: &Command) -> CommandState {
-    let counts = &command.counts;
-    match () {
-        () if counts.open() > 0 && command.is_awaiting() => CommandState::AwaitingApproval,
-        () if counts.open() > 0 && counts.queued == command.targets => CommandState::Queued,
-        () if counts.open() > 0 => CommandState::Running,
-        () if counts.cancelled == command.targets => CommandState::Cancelled,
-        () if counts.expired == command.targets => CommandState::Expired,
-        () => CommandState::Finished,
-    }
-}
+use super::receipts::insert_receipts;
+use crate::store::model::{Command, InvocationState};
+use crate::store::moves::{Delta, End, Judged, end_list, judge, moved};
+use crate::store::write::{Settled, Settlement};
+use crate::store::{StoreError, lists};
 
 macro_rules! move_counts {
     ($changes:literal) => {
@@ -160,49 +92,6 @@ async fn command_rows(
         .map_err(StoreError::Statement)
 }
 
-/// The commands as they will be, and what [`MOVE_COUNTS`] makes of them. A command may be
-/// in several rows.
-fn moved(rows: &[SqliteRow], deltas: &BTreeMap<i64, Delta>, now_ms: u64) -> Result<(Vec<Command>, String), StoreError> {
-    let (mut commands, mut changes) = (Vec::with_capacity(deltas.len()), Vec::with_capacity(deltas.len()));
-    let mut done = HashSet::new();
-    for row in rows {
-        let n: i64 = row.try_get("n").map_err(StoreError::Statement)?;
-        let Some(delta) = deltas.get(&n).filter(|_| done.insert(n)) else { continue };
-        let mut command = rows::command(row)?;
-        for ((from, to), moved) in &delta.moves {
-            let left = count(&mut command.counts, *from);
-            *left = left.saturating_sub(*moved);
-            *count(&mut command.counts, *to) += moved;
-        }
-        command.last_seq = delta.last_seq.unwrap_or(command.last_seq);
-        command.cancel_requested |= delta.cancel;
-        command.state = state_of(&command);
-        if command.counts.open() == 0 && command.finished_ms.is_none() {
-            command.finished_ms = Some(now_ms);
-        }
-        let c = &command.counts;
-        changes.push(serde_json::json!([
-            n,
-            command.state.as_str(),
-            command.finished_ms,
-            command.last_seq,
-            u8::from(command.cancel_requested),
-            delta.due_ms,
-            c.queued,
-            c.sent,
-            c.running,
-            c.succeeded,
-            c.failed,
-            c.denied,
-            c.cancelled,
-            c.expired,
-            c.unknown
-        ]));
-        commands.push(command);
-    }
-    Ok((commands, json(&changes)?))
-}
-
 /// Write the ends. The counts are moved by [`touch`].
 pub(super) async fn write_ends(conn: &mut SqliteConnection, ends: &[End<'_>]) -> Result<(), StoreError> {
     if ends.is_empty() {
@@ -210,14 +99,6 @@ pub(super) async fn write_ends(conn: &mut SqliteConnection, ends: &[End<'_>]) ->
     }
     sqlx::query(WRITE_ENDS).bind(end_list(ends)?).execute(&mut *conn).await.map_err(StoreError::Statement)?;
     Ok(())
-}
-
-fn end_list(ends: &[End<'_>]) -> Result<String, StoreError> {
-    let list: Vec<_> = ends
-        .iter()
-        .map(|e| (e.command, e.ordinal, e.state.as_str(), e.seq, e.report, e.started_ms, e.finished_ms, e.plan))
-        .collect();
-    json(&list)
 }
 
 /// Settle what is not settled yet. `alone`: in a transaction of its own, committed here;
@@ -235,64 +116,19 @@ pub(super) async fn settle(
         .await
         .map_err(StoreError::Statement)?;
 
-    let mut verdicts = vec![Verdict::Absent; settlements.len()];
-    let (mut ends, mut deltas) = (Vec::with_capacity(found.len()), BTreeMap::<i64, Delta>::new());
-    let mut taken = HashSet::new();
-    let mut came = Vec::new();
-    let mut now_ms = 0;
-    for row in &found {
-        let place = usize::try_from(row.number("place")?).unwrap_or(usize::MAX);
-        let Some(settlement) = settlements.get(place) else { continue };
-        if row.text("agent")? != settlement.agent.as_str() {
-            verdicts[place] = Verdict::Foreign;
-            continue;
-        }
-        let command: i64 = row.try_get("command").map_err(StoreError::Statement)?;
-        let id: CommandId = row.parsed("id")?;
-        if row.maybe_number("seq")?.is_some() || !taken.insert(&settlement.invocation) {
-            verdicts[place] = Verdict::Duplicate { command: id };
-            continue;
-        }
-        let ordinal = row.small("ordinal")?;
-        let delta = deltas.entry(command).or_default();
-        let seq = delta.last_seq.unwrap_or(row.number("last_seq")?) + 1;
-        delta.settled(row.parsed("was")?, settlement.state, seq);
-        ends.push(End {
-            command,
-            ordinal: i64::from(ordinal),
-            state: settlement.state,
-            seq,
-            report: &settlement.report,
-            plan: settlement.plan.as_deref(),
-            started_ms: settlement.started_ms,
-            finished_ms: settlement.finished_ms,
-        });
-        now_ms = now_ms.max(settlement.finished_ms);
-        if let Some(receipt) = &settlement.receipt {
-            came.push((settlement, id.clone(), &**receipt));
-        }
-        verdicts[place] = Verdict::Settled { command: id, ordinal, seq };
-    }
+    let Judged { verdicts, ends, deltas, came, now_ms } = judge(&found, settlements)?;
     let rows = if few { found } else { command_rows(conn, &deltas).await? };
     let (commands, changes) = moved(&rows, &deltas, now_ms)?;
     if !ends.is_empty() {
         sqlx::query(if alone { SETTLE_ALONE } else { SETTLE })
             .bind(end_list(&ends)?)
             .bind(changes)
-            .bind(receipt_list(&came)?)
+            .bind(lists::receipts(&came)?)
             .execute(&mut *conn)
             .await
             .map_err(StoreError::Statement)?;
     }
     Ok(Settled { verdicts, commands })
-}
-
-fn receipt_list(came: &[(&Settlement, CommandId, &NewReceipt)]) -> Result<String, StoreError> {
-    let rows: Vec<_> = came
-        .iter()
-        .map(|(s, command, new)| receipts::row(&s.agent, command.as_str(), s.invocation.as_str(), s.finished_ms, new))
-        .collect();
-    json(&rows)
 }
 
 /// Gateways have journaled these: they run. Only an agent's own, and only from `sent`.

@@ -31,7 +31,7 @@ const SETTLE: &str = "BEGIN IMMEDIATE;
 /// A list of one, or of none.
 fn receipt(of: &Settlement) -> Result<Option<String>, StoreError> {
     let Some(new) = &of.receipt else { return Ok(None) };
-    let row = super::receipts::row(&of.agent, "", of.invocation.as_str(), of.finished_ms, new);
+    let row = crate::store::lists::receipt(&of.agent, "", of.invocation.as_str(), of.finished_ms, new);
     super::json(&[row]).map(Some)
 }
 

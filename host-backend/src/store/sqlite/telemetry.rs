@@ -1,11 +1,11 @@
 //! Samples: raw for a while, and as hourly sums that each insert adds to, so that no
 //! roll-up ever reads the raw ones again.
 
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::SqliteConnection;
 use viworks_protocol::id::AgentId;
 use viworks_protocol::telemetry::Sample;
 
-use super::rows::{self, RowExt as _};
+use super::rows;
 use super::{Readers, int, json};
 use crate::store::StoreError;
 use crate::store::model::{Page, PageOf, Resolution, StoredSample};
@@ -77,24 +77,6 @@ impl Readers {
             .fetch_all(&self.pool)
             .await
             .map_err(StoreError::Statement)?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
-            let samples = row.small("samples")?.max(1);
-            let mut sample: Sample = row.json_value("sample")?;
-            if resolution == Resolution::Hour {
-                let mean = |name| {
-                    let sum: f64 = row.try_get(name).map_err(StoreError::Statement)?;
-                    Ok::<_, StoreError>(sum / f64::from(samples))
-                };
-                sample.cpu_percent = mean("cpu_percent")? as f32;
-                sample.load_one = mean("load_one")? as f32;
-                sample.load_five = mean("load_five")? as f32;
-                sample.load_fifteen = mean("load_fifteen")? as f32;
-                sample.memory_used_mib = mean("memory_used_mib")? as u32;
-                sample.swap_used_mib = mean("swap_used_mib")? as u32;
-                sample.disk_used_percent = mean("disk_used_percent")? as f32;
-            }
-            Ok(StoredSample { at_ms: row.number("at_ms")?, samples, sample })
-        };
-        rows::page(&found, page, read, |sample| sample.at_ms.to_string())
+        rows::page(&found, page, |row| rows::sample(row, resolution), |sample| sample.at_ms.to_string())
     }
 }
