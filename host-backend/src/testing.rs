@@ -115,6 +115,18 @@ pub(crate) fn component(tag: &str) -> Vec<u8> {
 
 /// A signed release of `plugin` with one verb that takes `{"name": …}`.
 pub(crate) fn release(key: &SecretKey, plugin: &str, sequence: u32, verb: &str, component: &[u8]) -> String {
+    release_of(key, plugin, sequence, verb, "read", component)
+}
+
+/// The same where the verb is of this class.
+pub(crate) fn release_of(
+    key: &SecretKey,
+    plugin: &str,
+    sequence: u32,
+    verb: &str,
+    effect: &str,
+    component: &[u8],
+) -> String {
     use sha2::Digest as _;
     let release: Release = serde_json::from_value(json!({
         "plugin": plugin, "version": format!("1.0.{sequence}"), "epoch": 0, "sequence": sequence,
@@ -124,7 +136,7 @@ pub(crate) fn release(key: &SecretKey, plugin: &str, sequence: u32, verb: &str, 
             "function": verb.replace('_', "-"), "docs": "Test.",
             "args": { "type": "object", "additionalProperties": false, "required": ["name"],
                       "properties": { "name": { "type": "string" } } },
-            "result": {}, "effect": "read", "timeoutSecs": 5
+            "result": {}, "effect": effect, "timeoutSecs": 5
         } },
         "capabilities": {}, "limits": {}, "hostApi": "1.0", "notBefore": "1970-01-01T00:00:00Z"
     }))
@@ -209,6 +221,15 @@ impl World {
         assert!(self.background.stop(SOON).await, "everything stops");
         self.store.close().await;
         Self::open(self.dir, self.key, self.clock, 4).await
+    }
+
+    /// Nothing is committed until what this answers is let go.
+    pub(crate) async fn hold_store(&self) -> sqlx::SqliteConnection {
+        use sqlx::ConnectOptions as _;
+        let file = sqlx::sqlite::SqliteConnectOptions::new().filename(self.dir.path().join("viworks.db"));
+        let mut connection = file.connect().await.expect("a connection");
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.expect("the only writer");
+        connection
     }
 
     /// Register agents that have no session.

@@ -64,6 +64,12 @@ impl Verb {
     pub fn also(&self, now_ms: u64) -> Vec<String> {
         self.also.iter().filter(|(_, until_ms)| now_ms < *until_ms).map(|(digest, _)| digest.clone()).collect()
     }
+
+    /// Whether no other release may serve it.
+    #[must_use]
+    pub fn has_one_release(&self) -> bool {
+        self.also.is_empty()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

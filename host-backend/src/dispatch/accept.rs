@@ -7,6 +7,7 @@ use viworks_protocol::approval::MAX_APPROVALS;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::merkle::Tree;
 use viworks_protocol::warrant::{MAX_VALIDITY_MS, Mode};
+use viworks_signing::release::EffectClass;
 
 use super::Engine;
 use super::events::Event;
@@ -213,10 +214,19 @@ impl Engine {
             (0..).zip(&targets).filter(|(_, t)| t.deliver).map(|(n, t)| (n, t.clone())).collect();
         // Before the commit: whoever is sent something soon after must be heard.
         let events = self.subscribe(&command.id);
+        let early = !can_change(request);
         let stored = match Prepared::new(&command, tree, &self.inner.parts.key) {
             Ok(prepared) => {
+                let prepared = Arc::new(prepared);
                 let new = NewCommand { audit: audit(&command), command, targets };
-                self.store().accept(new).await.map_err(AcceptError::Store).map(|done| (done, Arc::new(prepared)))
+                let stored = async {
+                    let commit = self.store().begin_accept(new).await?;
+                    if early {
+                        self.send_all(&prepared, &sent);
+                    }
+                    commit.await
+                };
+                stored.await.map_err(AcceptError::Store).map(|done| (done, prepared.clone()))
             }
             Err(error) => {
                 tracing::error!(%error, "an order can't be made");
@@ -235,8 +245,8 @@ impl Engine {
                 if !waiting.is_empty() {
                     self.flights().wait_all(&command.id, waiting);
                 }
-                for (ordinal, target) in &sent {
-                    self.send(&prepared, &target.agent, &target.invocation, *ordinal);
+                if !early {
+                    self.send_all(&prepared, &sent);
                 }
                 self.overlooked(&request.targets, connected);
                 return Ok(Accepted { command, replayed: false, events });
@@ -252,6 +262,12 @@ impl Engine {
         let free = self.flights().drop_command(&id);
         free.iter().for_each(|agent| self.catch_up(agent));
         refused
+    }
+
+    fn send_all(&self, prepared: &Prepared, sent: &[(u32, Target)]) {
+        for (ordinal, target) in sent {
+            self.send(prepared, &target.agent, &target.invocation, *ordinal);
+        }
     }
 
     /// Mark whom it is delivered to at once: who is connected, has room, and is within the
@@ -311,6 +327,16 @@ impl Engine {
             self.catch_up(agent);
         }
     }
+}
+
+/// Whether an order that goes out could change a host, or be one that went out before. What
+/// can't goes while it is being committed: its result is settled after that commit, and a
+/// crash in between loses an answer that nobody was promised.
+fn can_change(request: &Request) -> bool {
+    let Task::Run(checked) = &request.task else { return true };
+    // Other releases that may serve it have classes of their own.
+    let reads = checked.verb().effect == EffectClass::Read && checked.verb().has_one_release();
+    request.idempotency_key.is_some() || !(reads || request.mode == Mode::Plan)
 }
 
 fn detail(command: &Command) -> String {

@@ -5,11 +5,13 @@ use tokio::sync::broadcast;
 use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::id::CommandId;
 use viworks_protocol::outcome::Outcome;
+use viworks_protocol::warrant::Mode;
 
 use super::flight::WINDOW;
-use super::{AcceptError, Event, Progress};
-use crate::store::model::{Command, CommandState, InvocationState, PageOf};
-use crate::testing::{Peer, World, report, soon};
+use super::{AcceptError, Event, Progress, Request, Task};
+use crate::catalog::Wanted;
+use crate::store::model::{Command, CommandState, IdempotencyKey, InvocationState, PageOf};
+use crate::testing::{Peer, World, component, release_of, report, soon};
 
 async fn finished(events: &mut broadcast::Receiver<Event>) -> Command {
     loop {
@@ -57,6 +59,52 @@ async fn from_accept_to_the_last_durable_result() {
     assert_eq!((command.state, command.counts.succeeded, command.counts.failed), (CommandState::Finished, 1, 1));
     assert_eq!(state(&world, &command.id).await, command, "what subscribers hear is durable");
     assert_eq!(world.engine.status().active_commands, 0);
+}
+
+#[tokio::test]
+async fn only_what_can_change_nothing_leaves_before_its_commit() {
+    use sqlx::Connection as _;
+    let world = World::new().await;
+    let bytes = component("tool");
+    let signed = release_of(&world.key, "tool", 1, "mend", "change", &bytes);
+    world.catalog.publish(bytes.into(), signed, Wanted::Active, "tests").await.expect("published");
+    world.register(&["a"]).await;
+    let mut a = world.connect("a").await;
+    let key = |text: &str| Some(IdempotencyKey { key: text.into(), request_sha256: "ab".repeat(32) });
+    let change = || Task::from(world.catalog.check("mend", &serde_json::json!({ "name": "x" })).expect("checked"));
+    let ping = || world.request(&["a"]);
+    for (what, request, early) in [
+        ("a read", ping(), true),
+        ("a plan", Request { task: change(), mode: Mode::Plan, ..ping() }, true),
+        ("a change", Request { task: change(), ..ping() }, false),
+        ("what may have been accepted before", Request { idempotency_key: key("k"), ..ping() }, false),
+    ] {
+        let held = world.hold_store().await;
+        let engine = world.engine.clone();
+        let accepting = tokio::spawn(async move { engine.accept(request).await });
+        let sent = match early {
+            true => Some(a.invoked(&world).await),
+            false => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                assert!(a.is_quiet(), "{what} left before its commit");
+                None
+            }
+        };
+        assert!(!accepting.is_finished(), "{what} is accepted once it is durable");
+        let engine = world.engine.clone();
+        if let Some(invocation) = sent.clone() {
+            // As quick as it may be, it is settled after its acceptance.
+            engine.result(&a.session.agent, invocation, &report(Outcome::Succeeded)).await;
+        }
+        held.close().await.expect("let go");
+        let mut accepted = soon(accepting).await.expect("no panic").expect("accepted");
+        if sent.is_none() {
+            let invocation = a.invoked(&world).await;
+            engine.result(&a.session.agent, invocation, &report(Outcome::Succeeded)).await;
+        }
+        acked(&mut a).await;
+        assert_eq!(finished(&mut accepted.events).await.counts.succeeded, 1, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -163,14 +163,45 @@ impl Store {
         }
     }
 
-    async fn ask(&self, op: Op) -> Result<Answer, StoreError> {
+    /// Store a command and its invocations, or find the one with the same key: answers the
+    /// way to wait for its commit. Whatever is handed over after this is committed after it,
+    /// or with it.
+    ///
+    /// # Errors
+    /// The queue is full or the store closed; the command is not stored then. Waiting fails
+    /// as every operation does.
+    pub async fn begin_accept(
+        &self,
+        new: NewCommand,
+    ) -> Result<impl Future<Output = Result<Acceptance, StoreError>> + use<>, StoreError> {
+        let answer = self.hand_over(Op::Accept(Box::new(new))).await?;
+        Ok(async move {
+            match answered(answer).await? {
+                Answer::Accepted(acceptance) => Ok(*acceptance),
+                other => Err(StoreError::Corrupt { what: "answer", text: format!("{other:?}") }),
+            }
+        })
+    }
+
+    async fn hand_over(&self, op: Op) -> Result<Promised, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.writer.op(op, reply).await?;
-        match tokio::time::timeout(WRITE_TIMEOUT, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(StoreError::Closed),
-            Err(_) => Err(StoreError::Timeout),
-        }
+        Ok(answer)
+    }
+
+    async fn ask(&self, op: Op) -> Result<Answer, StoreError> {
+        answered(self.hand_over(op).await?).await
+    }
+}
+
+/// An answer of the writer that is still to come.
+type Promised = oneshot::Receiver<Result<Answer, StoreError>>;
+
+async fn answered(answer: Promised) -> Result<Answer, StoreError> {
+    match tokio::time::timeout(WRITE_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(StoreError::Closed),
+        Err(_) => Err(StoreError::Timeout),
     }
 }
 
@@ -193,7 +224,7 @@ macro_rules! writes {
 }
 
 writes! {
-    /// Store a command and its invocations, or find the one with the same key.
+    /// [`Store::begin_accept`], waited for.
     accept(new: NewCommand) -> Acceptance = Op::Accept(Box::new(new)) => Answer::Accepted(a) => *a;
     /// Mark queued invocations as handed to delivery.
     claim(invocations: Vec<InvocationId>, now_ms: u64) -> Claimed =
