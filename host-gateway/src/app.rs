@@ -28,6 +28,7 @@ use crate::plugins::{Plugins, Registry, Rules, StoreError};
 use crate::process::orphans;
 use crate::recording::Recordings;
 use crate::runtime::{EngineError, Runtime, RuntimeConfig};
+use crate::selfupdate::{self, SelfUpdate, Versions, VersionsError};
 use crate::status::{ServeError, Server, Vitals};
 use crate::telemetry;
 use crate::trust::{self, Repository};
@@ -51,6 +52,8 @@ pub struct App {
     drain: Duration,
     /// Orders are not taken any more.
     draining: CancellationToken,
+    /// Another version of the program was chosen.
+    restart: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -71,6 +74,8 @@ pub enum StartError {
     Plugins(#[from] StoreError),
     #[error("the release repository's state can't be used")]
     Repository(#[from] trust::OpenError),
+    #[error("the gateway's own versions can't be kept")]
+    Versions(#[from] VersionsError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -143,10 +148,13 @@ impl App {
         let (draining, stop, loaded) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (incoming_to, incoming) = mpsc::channel(INCOMING);
         let shown = plugins.clone();
+        let (program, pieces) = SelfUpdate::new();
+        let trusted = plugins.repository().clone();
+        let versions = program.clone();
         let link = Link::new(
             &config,
             clock.clone(),
-            Box::new(move || shown.statuses()),
+            Box::new(move || shown.statuses().into_iter().chain(versions.status()).collect()),
             loaded.clone(),
             outgoing.clone(),
             incoming_to,
@@ -163,12 +171,14 @@ impl App {
         );
 
         let tasks = TaskTracker::new();
+        let state = link.state();
         tasks.spawn(link.run(stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(dispatch::events(events, outgoing.clone())));
         let (supply_to, deliveries) = mpsc::channel(DELIVERIES);
         let rules_to = supply_to.clone();
         let heard = dispatch::incoming(incoming, executor.clone(), journal.clone(), outgoing.clone(), supply_to);
-        let supply = Supply::new(plugins.clone(), outgoing.clone());
+        let updates = config.self_update.enabled.then(|| program.clone());
+        let supply = Supply::new(plugins.clone(), outgoing.clone()).with_program(updates.clone());
         let said = outgoing.clone();
         let ready = loaded.clone();
         // Orders wait until the plugins are there that they mean.
@@ -194,13 +204,33 @@ impl App {
             outgoing.clone(),
             stop.clone(),
         ));
+        if let Some(updates) = updates {
+            let parts = selfupdate::Parts {
+                config: config.self_update.clone(),
+                agent: config.agent.to_string(),
+                versions: Versions::open(&config.state_dir)?,
+                repository: trusted,
+                link: state,
+                outgoing: outgoing.clone(),
+                executor: executor.clone(),
+                config_file: config.file.clone(),
+            };
+            tasks.spawn(stop.clone().run_until_cancelled_owned(updates.run(parts, pieces)));
+        }
         tasks.spawn(server.run(vitals.clone(), tasks.clone(), stop.clone()));
         tasks.spawn(stop.clone().run_until_cancelled_owned(forget(journal, clock)));
         tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(host)));
-        tracing::info!(agent = %config.agent, backend = %config.backend.uri(), version = env!("CARGO_PKG_VERSION"), "started");
-        tracing::info!(target: "audit", agent = %config.agent, version = env!("CARGO_PKG_VERSION"), "gateway started");
+        tracing::info!(agent = %config.agent, backend = %config.backend.uri(), version = selfupdate::version(), "started");
+        tracing::info!(target: "audit", agent = %config.agent, version = selfupdate::version(), "gateway started");
         config.notes().iter().for_each(|note| tracing::warn!("{note}"));
-        Ok(Self { executor, outgoing, vitals, audit, drain: config.drain, draining, stop, tasks })
+        let restart = program.restart();
+        Ok(Self { executor, outgoing, vitals, audit, drain: config.drain, draining, restart, stop, tasks })
+    }
+
+    /// Cancelled when this program is to drain and begin anew, as another version.
+    #[must_use]
+    pub fn restart(&self) -> CancellationToken {
+        self.restart.clone()
     }
 
     /// Stop: take no orders, let what runs finish, deliver what is owed, say goodbye. Ends in

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use viworks_protocol::frame::PluginState;
@@ -12,6 +13,7 @@ use crate::clock::host_ms;
 use crate::config::{Config, Faults, process_env};
 use crate::recording::file::{MAX_BYTES, Recording};
 use crate::recording::replay::{self, Replayed};
+use crate::selfupdate;
 use crate::status::{self, AskError, Health};
 use crate::trust::Standing;
 
@@ -66,6 +68,14 @@ pub enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// End the parent unless its version is confirmed in time; the gateway starts this itself.
+    #[command(hide = true)]
+    Hold {
+        #[arg(long)]
+        state_dir: PathBuf,
+        #[arg(long)]
+        seconds: u32,
+    },
     /// Compile a component from stdin to stdout; the gateway starts this itself.
     #[command(hide = true)]
     Compile,
@@ -106,6 +116,17 @@ pub fn compile() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&crate::link::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `hold`
+pub async fn hold(state_dir: PathBuf, seconds: u32) -> ExitCode {
+    match selfupdate::hold(state_dir, Duration::from_secs(seconds.into())).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
             ExitCode::FAILURE
         }
     }

@@ -28,6 +28,7 @@ pub mod process;
 pub mod receipts;
 pub mod recording;
 pub mod runtime;
+pub mod selfupdate;
 pub mod status;
 pub mod telemetry;
 pub mod trust;

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use viworks_gateway::app::{self, App};
 use viworks_gateway::cli::{self, Cli, Command, complain};
 use viworks_gateway::link::chain;
-use viworks_gateway::policy;
+use viworks_gateway::{policy, selfupdate};
 
 fn main() -> ExitCode {
     // Few threads: invocations are bounded, and each thread costs memory.
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             Command::Run { config } => run(config).await,
             Command::Check { config, json } => cli::check(config, json),
             Command::Compile => cli::compile(),
+            Command::Hold { state_dir, seconds } => cli::hold(state_dir, seconds).await,
             Command::Replay { file, plugin, json } => cli::replay(file, plugin, json).await,
             Command::Policy { command } => policy::run(command),
             Command::Status { socket, config, json } => cli::status(socket, config, json).await,
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
 
 async fn run(config: Option<PathBuf>) -> ExitCode {
     let Ok(config) = cli::load(config).inspect_err(complain) else { return ExitCode::FAILURE };
+    // Becomes another version, or says why it does not.
+    let _ = selfupdate::launch(&config).inspect_err(complain);
     let started = async {
         let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let audit = app::prepare(&config)?;
@@ -44,11 +47,13 @@ async fn run(config: Option<PathBuf>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    either(&mut terminate, &mut interrupt).await;
+    let anew = app.restart();
+    let asked = tokio::select! { () = either(&mut terminate, &mut interrupt) => true, () = anew.cancelled() => false };
     tokio::select! {
-        () = app.drain() => ExitCode::SUCCESS,
-        () = either(&mut terminate, &mut interrupt) => ExitCode::FAILURE,
+        () = app.drain() => if asked { return ExitCode::SUCCESS } else { complain(&selfupdate::relaunch()) },
+        () = either(&mut terminate, &mut interrupt) => {}
     }
+    ExitCode::FAILURE
 }
 
 async fn either(a: &mut Signal, b: &mut Signal) {

@@ -4,6 +4,7 @@
 //! that tells the next gateway that it still runs ([`orphans`]).
 
 pub mod orphans;
+pub mod replace;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -302,9 +302,20 @@ fn faults_have_the_exit_code_of_their_kind() {
     site.fails(2, "is no number", &["repo", "rotate-root", "repo", "--threshold", "root=0"]);
     let late = std::fs::read_to_string(site.path("repo/repository.toml")).unwrap();
     assert!(late.contains("timestamp = 30"), "{late}");
-    for command in
-        ["init", "add", "revoke", "rotate-root", "refresh", "sign", "timestamp", "show", "check", "export", "import"]
-    {
+    for command in [
+        "init",
+        "add",
+        "add-program",
+        "revoke",
+        "rotate-root",
+        "refresh",
+        "sign",
+        "timestamp",
+        "show",
+        "check",
+        "export",
+        "import",
+    ] {
         let help = site.ok(&["repo", command, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("viworks-sign repo {command}")), "{help}");
     }

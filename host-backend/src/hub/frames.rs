@@ -1,6 +1,7 @@
 //! What each frame of a gateway sets in motion. The agent is the session's, never the
 //! frame's.
 
+use viworks_protocol::chunk::Part;
 use viworks_protocol::frame::{BackendFrame, GatewayFrame};
 
 use super::port::Port;
@@ -66,7 +67,14 @@ async fn fetch(port: &Port, session: &Session, key: PartKey, offset: u32) -> Res
     if hex::decode_to_slice(&key.digest, &mut digest).is_err() {
         return Err(("malformed", "the digest is not hex SHA-256".to_owned()));
     }
-    match port.catalog.part(&key).await {
+    let found = match port.catalog.part(&key).await {
+        Ok(None) if key.part == Part::Component => match &port.repository {
+            Some(repository) => Ok(repository.program(&key.digest).await),
+            None => Ok(None),
+        },
+        found => found,
+    };
+    match found {
         Ok(Some(bytes)) => {
             if offset as usize > bytes.len() {
                 return Err(("malformed", "the offset lies beyond the part".to_owned()));

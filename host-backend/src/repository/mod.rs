@@ -5,10 +5,12 @@
 //! - [`source`]: a directory or an upload; [`container`]: the file that is uploaded
 //! - [`update`]: one update: verify, mirror, publish, revoke
 //! - [`releases`]: publication with and without a repository
+//! - [`program`]: the gateways' own program, for those that update themselves
 //! - [`oci`]: bundles from OCI registries
 
 pub mod container;
 pub mod oci;
+mod program;
 pub mod releases;
 pub mod source;
 #[cfg(test)]
@@ -70,6 +72,7 @@ struct Inner {
     /// One update at a time; holds what the next begins with.
     state: Mutex<State>,
     current: watch::Sender<Arc<Current>>,
+    program: program::Kept,
 }
 
 /// What is served at a moment.
@@ -118,7 +121,8 @@ impl Repository {
         }
         let trusted = state.trusted(&parts.root).ok();
         let current = Current::of(&files, trusted, None);
-        let inner = Inner { parts, state: Mutex::new(state), current: watch::Sender::new(Arc::new(current)) };
+        let current = watch::Sender::new(Arc::new(current));
+        let inner = Inner { parts, state: Mutex::new(state), current, program: program::Kept::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::fault::Faults;
 use crate::recording;
+use crate::selfupdate;
 
 /// Every key of the file's top level. In the environment a key is `VIW_AGENT_` and its
 /// name in upper case.
@@ -40,6 +41,8 @@ pub(super) const KEYS: &[&str] = &[
 /// The tables that the environment can't set.
 const PROVIDERS: &str = "providers";
 const RECORDING: &str = "recording";
+const SELF_UPDATE: &str = "self_update";
+const TABLES: [&str; 3] = [PROVIDERS, RECORDING, SELF_UPDATE];
 
 const PREFIX: &str = "VIW_AGENT_";
 
@@ -72,8 +75,8 @@ impl Values {
     /// Lay `env` over `table`.
     pub(super) fn merge(mut table: toml::Table, env: &Env, faults: &mut Faults) -> Self {
         for (key, value) in &table {
-            if !KEYS.contains(&key.as_str()) && key != PROVIDERS && key != RECORDING {
-                let near = nearest(key, KEYS.iter().copied().chain([PROVIDERS, RECORDING]));
+            if !KEYS.contains(&key.as_str()) && !TABLES.contains(&key.as_str()) {
+                let near = nearest(key, KEYS.iter().copied().chain(TABLES));
                 faults.add(key, shown(value), "there is no such key", format!("did you mean {near}? Else remove it"));
             }
         }
@@ -168,6 +171,26 @@ impl Values {
         if config.max_mib == 0 || config.max_mib > 65_536 || config.keep == 0 || config.keep > 100_000 {
             let mend = "set max_mib from 1 to 65536 and keep from 1 to 100000, or enabled = false";
             faults.add(RECORDING, shown(value), "is out of bounds", mend);
+        }
+        config
+    }
+
+    /// The table `[self_update]`.
+    pub(super) fn self_update(&self, faults: &mut Faults) -> selfupdate::Config {
+        let Some(value) = self.table.get(SELF_UPDATE) else { return selfupdate::Config::default() };
+        let config: selfupdate::Config = value.clone().try_into().unwrap_or_else(|e: toml::de::Error| {
+            let mend = "write enabled, channel, window (\"22:00-04:00\", UTC) and confirm_secs, or remove it";
+            faults.add(SELF_UPDATE, shown(value), e.message(), mend);
+            selfupdate::Config::default()
+        });
+        if !(5..=3_600).contains(&config.confirm_secs) {
+            let mend = "set it within the bounds, or remove it for 60";
+            faults.add("self_update.confirm_secs", config.confirm_secs, "is not from 5 to 3600", mend);
+        }
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if config.channel.is_empty() || config.channel.len() > 32 || !config.channel.bytes().all(plain) {
+            let mend = "write the name of a channel: a to z, 0 to 9 and -, at most 32";
+            faults.add("self_update.channel", &config.channel, "is no channel", mend);
         }
         config
     }

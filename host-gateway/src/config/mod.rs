@@ -33,6 +33,7 @@ pub use viworks_signing::policy::Policy;
 
 use crate::host::HostConfig;
 use crate::recording;
+use crate::selfupdate;
 use crate::trust::Anchor;
 use keys::Values;
 
@@ -80,6 +81,9 @@ pub struct Config {
     pub json_log: Option<bool>,
     pub providers: HostConfig,
     pub recording: recording::Config,
+    pub self_update: selfupdate::Config,
+    /// Where this was read from, if it was named on the command line.
+    pub file: Option<PathBuf>,
 }
 
 impl Config {
@@ -94,7 +98,7 @@ impl Config {
         let values = Values::merge(table, env, &mut faults);
         let config = build(&values, now, &mut faults);
         match config {
-            Some(config) if faults.is_empty() => Ok(config),
+            Some(config) if faults.is_empty() => Ok(Self { file: path.map(Path::to_owned), ..config }),
             _ => Err(faults),
         }
     }
@@ -220,6 +224,11 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
     }
     let anchor = path("trusted_root", faults).and_then(|path| anchor(&path, faults));
     let grace = values.number("repository_grace_hours", 24, (0, 8_760), faults);
+    let self_update = values.self_update(faults);
+    if self_update.enabled && anchor.is_none() && values.text("trusted_root", &mut Faults::default()).is_none() {
+        let mend = "set trusted_root to the release repository's root.json, or enabled = false";
+        faults.add("self_update.enabled", "true", "no repository is trusted that could say what is newer", mend);
+    }
     let scripts_root = path("scripts_root", faults);
     files::scripts(scripts_root.as_deref(), &values.list("required_scripts", faults), &policy, faults);
 
@@ -261,6 +270,8 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         json_log,
         providers,
         recording: values.recording(faults),
+        self_update,
+        file: None,
     })
 }
 

@@ -84,7 +84,7 @@ impl Link {
             receipt_key: outgoing.receipt_key(),
             protocol: viworks_protocol::VERSION,
             agent: config.agent.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::selfupdate::version().to_owned(),
             boot: format!("{:032x}", rand::random::<u128>()),
             site: config.site.clone(),
             labels: config.labels.clone(),

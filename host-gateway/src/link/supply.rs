@@ -17,6 +17,7 @@ use super::Outgoing;
 use super::metadata::{Metadata, Progress};
 use crate::plugins::fetch::{Fetch, FetchError, Step, Want};
 use crate::plugins::{Plugins, Rules};
+use crate::selfupdate::SelfUpdate;
 
 /// How long a piece may take to come, and how often it is asked for again.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,6 +49,8 @@ pub struct Supply {
     plugins: Plugins,
     outgoing: Outgoing,
     metadata: Metadata,
+    /// Is told of the repository's news, and given the pieces that are of no plugin.
+    program: Option<SelfUpdate>,
     /// What the backend offered in this session.
     offers: Option<Vec<PluginOffer>>,
     waiting: VecDeque<PluginOffer>,
@@ -80,6 +83,7 @@ impl Supply {
             plugins,
             outgoing,
             metadata,
+            program: None,
             offers: None,
             waiting: VecDeque::new(),
             current: None,
@@ -89,6 +93,12 @@ impl Supply {
             installing: None,
             patience: PATIENCE,
         }
+    }
+
+    /// Supply the gateway's own program too.
+    #[must_use]
+    pub fn with_program(self, program: Option<SelfUpdate>) -> Self {
+        Self { program, ..self }
     }
 
     /// Serve until every sender is gone.
@@ -159,6 +169,9 @@ impl Supply {
             }
             Progress::Ended => {}
         }
+        if let Some(program) = &self.program {
+            program.look();
+        }
         self.offered().await;
     }
 
@@ -226,7 +239,13 @@ impl Supply {
     }
 
     fn piece(&mut self, chunk: &Chunk) {
-        // Of a fetch that was given up, or of nobody's.
+        // Of a fetch that was given up, of nobody's, or of the gateway's own program.
+        let of = |fetch: &Fetch| fetch.offer().digest == hex::encode(chunk.digest);
+        if !self.current.as_ref().is_some_and(of)
+            && let Some(program) = &self.program
+        {
+            program.piece(chunk);
+        }
         let Some(fetch) = &mut self.current else { return };
         match fetch.take(chunk) {
             Ok(Step::Continue) => self.due = Some(Instant::now() + self.patience),

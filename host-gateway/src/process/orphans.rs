@@ -40,6 +40,15 @@ pub fn mark(state_dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Hand the mark down to nobody any more: this process is about to become the next gateway,
+/// which would wait for itself.
+///
+/// # Errors
+/// When the system refuses.
+pub fn keep_back() -> std::io::Result<()> {
+    MARK.get().map_or(Ok(()), |mark| Ok(rustix::io::fcntl_setfd(mark, rustix::io::FdFlags::CLOEXEC)?))
+}
+
 /// Wait until no program of an earlier gateway runs. Whether that came in time.
 ///
 /// # Errors

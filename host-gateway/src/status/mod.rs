@@ -144,7 +144,7 @@ impl Vitals {
         Health {
             status: if healthy { "healthy" } else { "degraded" }.to_owned(),
             agent: inner.agent.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::selfupdate::version().to_owned(),
             uptime_secs: inner.started.elapsed().as_secs(),
             link,
             reconnects: inner.link.reconnects(),

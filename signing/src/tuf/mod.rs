@@ -38,7 +38,7 @@ mod trusted;
 
 pub use client::{Client, Step};
 pub use error::TufError;
-pub use names::{Place, REVOCATIONS, is_target, place, target_names};
+pub use names::{PROGRAM_TARGET, Place, REVOCATIONS, is_target, place, program_name, program_version, target_names};
 pub use revocations::{Action, Floor, Revocations, Revoked, RevokedDigest};
 pub use state::State;
 pub use trusted::{TargetInfo, Trusted, Versions};
@@ -50,6 +50,8 @@ pub const MAX_SNAPSHOT: u64 = 64 * 1024;
 /// Top-level and delegated targets.
 pub const MAX_TARGETS: u64 = 1024 * 1024;
 pub const MAX_REVOCATIONS: u64 = 512 * 1024;
+/// The gateway's own program.
+pub const MAX_PROGRAM: u64 = 64 << 20;
 /// Root versions that one update steps through, at most.
 pub const MAX_ROTATIONS: u64 = 256;
 

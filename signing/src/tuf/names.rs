@@ -59,6 +59,32 @@ pub fn target_names(plugin: &str, version: &semver::Version) -> Result<(String, 
     }
 }
 
+/// The platform of this build, as targets of programs name it.
+pub const PROGRAM_TARGET: &str = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-amd64" };
+/// Targets of programs, for the role that speaks for them.
+pub(super) const PROGRAMS: &str = "viworks-gateway-*-linux-*";
+const PROGRAM: &str = "viworks-gateway-";
+
+/// The target of the gateway's program of this version and platform.
+///
+/// # Errors
+/// [`TufError::Name`] where version or platform make no safe name.
+pub fn program_name(version: &semver::Version, platform: &str) -> Result<String, TufError> {
+    let name = format!("{PROGRAM}{version}-{platform}");
+    let fits = version.build.is_empty() && platform.starts_with("linux-") && is_target(&name);
+    if fits && program_version(&name).is_some() { Ok(name) } else { Err(TufError::Name { name }) }
+}
+
+/// Version and platform of a program's target; `None` for every other target.
+#[must_use]
+pub fn program_version(name: &str) -> Option<(semver::Version, &str)> {
+    let rest = name.strip_prefix(PROGRAM)?;
+    let at = rest.rfind("-linux-")?;
+    let platform = &rest[at + 1..];
+    let plain = platform["linux-".len()..].bytes().all(|b| b.is_ascii_alphanumeric());
+    (plain && platform.len() > "linux-".len()).then_some((semver::Version::parse(&rest[..at]).ok()?, platform))
+}
+
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -109,6 +135,23 @@ mod tests {
             assert!(target_names("accounts", &version(bad)).is_err(), "{bad}");
         }
         assert!(target_names("../accounts", &version("1.0.0")).is_err());
+    }
+
+    #[test]
+    fn programs_have_a_name_of_their_own() {
+        let version = |text: &str| semver::Version::parse(text).unwrap();
+        let name = program_name(&version("0.2.0-rc.1"), "linux-amd64").unwrap();
+        assert_eq!(name, "viworks-gateway-0.2.0-rc.1-linux-amd64");
+        assert_eq!(program_version(&name), Some((version("0.2.0-rc.1"), "linux-amd64")));
+        assert!(matches(PROGRAMS, &name) && is_target(&name));
+        for bad in
+            ["viworks-gateway-0.2.0.wasm", "viworks-gateway-0.2-linux-amd64", "viworks-gateway-1.0.0-linux-", "x"]
+        {
+            assert_eq!(program_version(bad), None, "{bad}");
+        }
+        for (bad, platform) in [("1.0.0+a", "linux-amd64"), ("1.0.0", "darwin-arm64"), ("1.0.0", "linux-a/b")] {
+            assert!(program_name(&version(bad), platform).is_err(), "{bad} {platform}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use viworks_signing::tuf::repo::{Days, Repository, Written};
-use viworks_signing::tuf::{MAX_TARGETS, Place, is_target, place};
+use viworks_signing::tuf::{MAX_PROGRAM, MAX_TARGETS, Place, is_target, place};
 
 use super::super::{Error, files};
 use super::Fault;
@@ -95,7 +95,7 @@ impl Dir {
 
     /// The file `name`, as it lies in `targets/`, if it is there.
     pub fn target(&self, name: &str) -> Option<Vec<u8>> {
-        let max = viworks_signing::verify::MAX_COMPONENT;
+        let max = usize::try_from(MAX_PROGRAM).unwrap_or(usize::MAX).max(viworks_signing::verify::MAX_COMPONENT);
         is_target(name).then(|| files::read(&self.path.join("targets").join(name), max).ok()).flatten()
     }
 

@@ -1,6 +1,6 @@
 //! `viworks-sign repo`: a release repository in a folder. A file for each group of commands:
 //!
-//! - [`init`], [`add`], [`change`]: what drafts new metadata
+//! - [`init`], [`add`], [`program`], [`change`]: what drafts new metadata
 //! - [`sign`]: signatures of one person after another, and the timestamp
 //! - [`show`], [`check`], [`carry`]: what is there, what a client makes of it, and all of it
 //!   as one file
@@ -15,6 +15,7 @@ mod change;
 mod check;
 mod dir;
 mod init;
+mod program;
 mod roles;
 mod show;
 mod sign;
@@ -52,6 +53,7 @@ pub(crate) struct Repo {
 enum Command {
     Init(init::Init),
     Add(add::Add),
+    AddProgram(program::AddProgram),
     Revoke(change::Revoke),
     RotateRoot(change::RotateRoot),
     Refresh(change::Refresh),
@@ -135,6 +137,7 @@ impl Repo {
         match &self.command {
             Command::Init(command) => command.run(),
             Command::Add(command) => command.run(),
+            Command::AddProgram(command) => command.run(),
             Command::Revoke(command) => command.run(),
             Command::RotateRoot(command) => command.run(),
             Command::Refresh(command) => command.run(),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::super::metadata::{Delegation, Delegations, Hashes, Root, Target, Targets};
+use super::super::names::{PROGRAMS, program_name};
 use super::super::role::{Key, Role, disjoint, key_id};
 use super::super::{REVOCATIONS, Revocations, TufError, target_names};
 use super::{Days, Draft, Error, RELEASES, REVOCATION, ROLES, Repository, Work, delegated, role_keys};
@@ -32,6 +33,18 @@ pub struct Release<'a> {
     pub statements: &'a [u8],
 }
 
+/// A version of the gateway's program, and who takes it.
+#[derive(Debug, Clone)]
+pub struct GatewayProgram<'a> {
+    pub version: &'a semver::Version,
+    /// `linux-amd64`, for example.
+    pub platform: &'a str,
+    pub bytes: &'a [u8],
+    pub channel: &'a str,
+    /// Of the channel's agents, from 0 to 100.
+    pub percent: u32,
+}
+
 impl Repository {
     /// A new one, all drafts: version 1 of every role of [`ROLES`].
     ///
@@ -51,7 +64,7 @@ impl Repository {
 
         let mut delegations = Delegations { keys: BTreeMap::new(), roles: Vec::new() };
         for (role, paths) in [
-            (RELEASES, vec!["*.wasm".to_owned(), "*.wasm.intoto.jsonl".to_owned()]),
+            (RELEASES, vec!["*.wasm".to_owned(), "*.wasm.intoto.jsonl".to_owned(), PROGRAMS.to_owned()]),
             (REVOCATION, vec![REVOCATIONS.to_owned()]),
         ] {
             let Keys { keys, threshold } = of(role)?;
@@ -104,6 +117,33 @@ impl Repository {
         });
         self.put(RELEASES, component, release.component, Some(custom), now)?;
         self.put(RELEASES, statements, release.statements, None, now)
+    }
+
+    /// Add a version of the gateway's program, or stage one that is there further or less far:
+    /// agents of `channel` take it, `percent` of them. A repository of an earlier time gets the
+    /// delegation first, which the role `targets` signs.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`], or a version or platform that makes no safe name.
+    pub fn add_program(&mut self, program: &GatewayProgram<'_>, now: SystemTime) -> Result<(), Error> {
+        let name = program_name(program.version, program.platform)?;
+        let sha256 = hex::encode(Sha256::digest(program.bytes));
+        let known = self.targets(RELEASES).and_then(|role| role.targets.get(&name));
+        if known.is_some_and(|known| known.hashes.sha256 != sha256) {
+            return Err(Error::Replaced { name });
+        }
+        let delegations = self.targets("targets").and_then(|targets| targets.delegations.as_ref());
+        let speaks = |role: &Delegation| role.name == RELEASES && role.paths.iter().any(|path| path == PROGRAMS);
+        if !delegations.is_some_and(|all| all.roles.iter().any(speaks)) {
+            let targets = self.edit("targets", now)?;
+            for role in targets.delegations.iter_mut().flat_map(|all| &mut all.roles).filter(|r| r.name == RELEASES) {
+                role.paths.push(PROGRAMS.to_owned());
+            }
+        }
+        let custom = json!({
+            "version": program.version.to_string(), "channel": program.channel, "percent": program.percent,
+        });
+        self.put(RELEASES, name, program.bytes, Some(custom), now)
     }
 
     /// Change the list of revocations, which may only grow.
@@ -223,7 +263,7 @@ impl Repository {
     }
 
     /// The drafted content of `role`: the next version if there was none.
-    pub(super) fn edit(&mut self, role: &str, now: SystemTime) -> Result<&mut Targets, Error> {
+    pub(in crate::tuf) fn edit(&mut self, role: &str, now: SystemTime) -> Result<&mut Targets, Error> {
         let no_role = || Error::NoRole { role: role.to_owned() };
         let name = ROLES.into_iter().find(|name| *name == role).ok_or_else(no_role)?;
         let work = self.roles.get(name).ok_or_else(no_role)?;

@@ -22,7 +22,7 @@ use super::role::{Role, RoleKeys};
 use super::{MAX_ROOT, MAX_SNAPSHOT, MAX_TARGETS, MAX_TIMESTAMP, REVOCATIONS, Revocations, TufError};
 use crate::keys::PublicKey;
 use crate::signer;
-pub use change::{Keys, Release};
+pub use change::{GatewayProgram, Keys, Release};
 pub use draft::{Draft, Missing};
 pub use publish::Published;
 

@@ -129,3 +129,44 @@ fn the_overview_names_every_role() {
 }
 
 const ROLES_SHOWN: [&str; 6] = ["root", "targets", RELEASES, REVOCATION, "snapshot", "timestamp"];
+
+#[test]
+fn a_program_is_staged_by_what_is_signed_of_it() {
+    use crate::tuf::repo::GatewayProgram;
+    let mut site = Site::new();
+    let version = semver::Version::new(0, 2, 0);
+    let program = |bytes, percent| GatewayProgram {
+        version: &version,
+        platform: "linux-amd64",
+        bytes,
+        channel: "stable",
+        percent,
+    };
+    let name = "viworks-gateway-0.2.0-linux-amd64";
+    let seen = |site: &Site| {
+        let Ok((trusted, _)) = site.update(State::default(), 0) else { panic!("refused") };
+        trusted.target(name).map(|target| (target.role.clone(), target.custom.clone().unwrap_or_default()))
+    };
+    for percent in [5, 100] {
+        site.repo.add_program(&program(b"elf", percent), day(0)).unwrap();
+        site.publish(0);
+        let (role, custom) = seen(&site).unwrap();
+        assert_eq!(
+            (role.as_str(), &custom["percent"], &custom["channel"]),
+            (RELEASES, &percent.into(), &"stable".into())
+        );
+    }
+    let other = site.repo.add_program(&program(b"other", 100), day(0));
+    assert!(matches!(other, Err(Error::Replaced { .. })));
+
+    // A repository of a time before there were programs: nobody spoke for such names.
+    let targets = site.repo.edit("targets", day(0)).unwrap();
+    for role in targets.delegations.iter_mut().flat_map(|all| &mut all.roles) {
+        role.paths.retain(|path| path.starts_with('*') || path == "revocations.json");
+    }
+    site.publish(0);
+    assert_eq!(seen(&site), None);
+    site.repo.add_program(&program(b"elf", 100), day(0)).unwrap();
+    site.publish(0);
+    assert!(seen(&site).is_some(), "the role targets let it speak for them");
+}
