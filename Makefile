@@ -5,10 +5,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 WASM := --release --target wasm32-wasip2
 
-.PHONY: help tools build guests debug lint unit e2e interop attack fuzz crash test demo bench deny
+.PHONY: help tools build guests debug lint unit e2e interop attack fuzz crash test test-full demo bench deny
+.PHONY: sbom deb docker
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 tools: ## install what building and testing need (Debian; as root)
 	deploy/install-tools.sh
@@ -54,10 +55,14 @@ fuzz: ## read what comes from outside with anything, SECONDS (30) a target (inst
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(or $(SECONDS),30) -max_len=65536; \
 	done
 
-test: tools lint debug ## everything, installing what it needs
-	cargo nextest run --locked --workspace --all-targets
+# What needs long, in a module `full`, is test-full's.
+test: tools lint debug ## everything but what needs minutes, installing what it needs
+	cargo nextest run --locked --workspace --all-targets -E 'not test(/^full::/)'
 	$(MAKE) interop
 	$(MAKE) crash
+
+test-full: tools debug ## what needs minutes: load, recovery, endurance
+	cargo nextest run --locked --workspace --all-targets --no-tests pass -E 'test(/^full::/)'
 
 demo: tools guests ## a backend, a gateway and the six classic verbs, in target/demo/
 	cargo build --locked --release --workspace --bins
@@ -66,6 +71,24 @@ demo: tools guests ## a backend, a gateway and the six classic verbs, in target/
 bench: tools guests ## every figure as a ratio within one run; writes target/bench.json
 	cargo build --locked --release --workspace --bins
 	target/release/viworks-bench
+
+sbom: ## what each program is made of, CycloneDX, in target/sbom/
+	mkdir -p target/sbom
+	deploy/packaging/sbom.py viworks-backend viworks-backend >target/sbom/viworks-backend.cdx.json
+	deploy/packaging/sbom.py viworks-gateway viworks-gateway >target/sbom/viworks-gateway.cdx.json
+	deploy/packaging/sbom.py viworks viworks >target/sbom/viworks.cdx.json
+	deploy/packaging/sbom.py viworks-signing viworks-sign >target/sbom/viworks-sign.cdx.json
+
+deb: build sbom ## Debian packages of backend, gateway and command line, in target/debian/
+	cargo deb --no-build -p viworks-backend
+	cargo deb --no-build -p viworks-gateway
+	cargo deb --no-build -p viworks
+
+docker: build ## images of backend and gateway FROM scratch, with the engine that DOCKER_HOST names
+	for part in backend gateway; do \
+	  deploy/docker/collect.sh target/release/viworks-$$part deploy/docker/rootfs/viworks-$$part; \
+	  docker build -t viworks-$$part -f deploy/docker/$$part.Dockerfile deploy/docker; \
+	done
 
 deny: ## licences, advisories, duplicate TLS stacks (needs cargo-deny)
 	cargo deny check

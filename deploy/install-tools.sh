@@ -7,7 +7,8 @@ declare -A package_of=(
   [iptables]=iptables [openvpn]=openvpn [wg]=wireguard-tools [wireguard-go]=wireguard-go [dockerd]=docker.io
   [redis-server]=redis-server [nginx]=nginx-light [prometheus]=prometheus [rsyslogd]=rsyslog
   [prometheus-alertmanager]=prometheus-alertmanager
-  [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux [docker-registry]=docker-registry [softhsm2-util]=softhsm2
+  [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux [lintian]=lintian [systemd-analyze]=systemd [setpriv]=util-linux
+  [strip]=binutils [docker-registry]=docker-registry [softhsm2-util]=softhsm2
 )
 missing=()
 for program in "${!package_of[@]}"; do
@@ -24,4 +25,6 @@ if ((${#missing[@]})); then
 fi
 
 rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
+# Pinned: it packs the tests' programs of the dev profile, which later ones may refuse.
+cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb@3.8.0
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Bundles and repositories, checked by programs that know nothing of ours: python's
-# securesystemslib, in-toto-attestation and tuf, openssl, and tough. Each must also refuse a
+# securesystemslib, in-toto-attestation and tuf, openssl, tough, and the schema of SBOMs. Each must also refuse a
 # forgery, and whatever python-tuf refuses of a repository, ours refuses.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -9,9 +9,10 @@ venv=target/interop-venv
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-if ! "$venv/bin/python" -c 'import tuf' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import tuf, cyclonedx' 2>/dev/null; then
   python3 -m venv "$venv" || { apt-get install -y -qq python3-venv && python3 -m venv "$venv"; }
-  "$venv/bin/pip" install --quiet 'securesystemslib[crypto]==1.6.0' 'in-toto-attestation==0.9.3' 'tuf==7.0.1'
+  "$venv/bin/pip" install --quiet 'securesystemslib[crypto]==1.6.0' 'in-toto-attestation==0.9.3' 'tuf==7.0.1' \
+    'cyclonedx-python-lib[json-validation]==11.12.0'
 fi
 
 "$bin/viworks-sign" keygen --out "$work/release"
@@ -36,6 +37,10 @@ fi
 # The private key is readable by openssl too: its public half is the one that verifies.
 openssl pkey -in "$work/release.key.pem" -pubout | cmp - "$work/release.pub.pem"
 echo "interop: securesystemslib, in-toto-attestation and openssl agree"
+
+make --silent sbom
+"$venv/bin/python" tests/interop/sbom.py target/sbom/*.cdx.json
+echo "interop: the SBOMs are CycloneDX 1.5"
 
 # A repository of ours, for python-tuf and tough.
 keys=()

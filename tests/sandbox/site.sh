@@ -12,14 +12,6 @@ site_programs() {
   for unit in "$VIW_SOURCE"/deploy/systemd/*.service "$VIW_SOURCE"/deploy/systemd/*.socket; do
     [ ! -f "$unit" ] || cp "$unit" /usr/lib/systemd/system/
   done
-  [ -f /usr/lib/systemd/system/viworks-gateway.service ] || cat >/usr/lib/systemd/system/viworks-gateway.service <<'UNIT'
-[Service]
-ExecStartPre=/usr/bin/viworks-gateway check
-ExecStart=/usr/bin/viworks-gateway run
-Restart=always
-StateDirectory=viworks-gateway
-StateDirectoryMode=0700
-UNIT
   for kind in sysusers tmpfiles; do
     cp "$VIW_SOURCE"/deploy/systemd/*.$kind /usr/lib/$kind.d/
     for file in /usr/lib/$kind.d/viworks*.$kind; do mv "$file" "${file%."$kind"}.conf"; done
@@ -69,8 +61,9 @@ repository = "/srv/viworks/repo"
 TOML
   systemctl start viworks-backend
   export VIWORKS_URL=http://127.0.0.1:8080 VIWORKS_TOKEN_FILE=/root/viworks/operator.token
-  (umask 077 && runuser -u viworks-backend -- viworks-backend token create --name operator --role admin >operator.token)
+  # The first start makes the database: nobody else touches it before it is there.
   timeout 30 sh -c 'until curl -fsS $VIWORKS_URL/health >/dev/null 2>&1; do sleep 0.1; done'
+  (umask 077 && runuser -u viworks-backend -- viworks-backend token create --name operator --role admin >operator.token)
 }
 
 # site_gateway ID: on this same machine, so that there is one; its owner's policy lets accounts

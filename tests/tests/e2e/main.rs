@@ -13,6 +13,7 @@ mod identity;
 mod journey;
 mod openvpn;
 mod operator;
+mod packages;
 mod people;
 mod plan;
 mod plugins;

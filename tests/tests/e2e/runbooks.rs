@@ -4,8 +4,9 @@ use std::fs;
 use std::io::Error;
 use std::time::Duration;
 
+use viworks_tests::packages::debs;
 use viworks_tests::program::workspace;
-use viworks_tests::runbook::Runbook;
+use viworks_tests::runbook::{Environment, Runbook};
 use viworks_tests::sandbox::Given;
 
 use crate::Result;
@@ -27,11 +28,16 @@ macro_rules! tried {
 }
 
 tried! {
+    install: "install",
     revoke_plugin: "revoke-plugin",
+    rollback: "rollback",
+    upgrade: "upgrade",
 }
 
 fn tried(page: &str) -> Result {
-    Runbook::read(page)?.try_it(&Given::default(), WITHIN).map(drop)
+    let book = Runbook::read(page)?;
+    let debs = if book.environment == Environment::Site { None } else { Some(debs()?) };
+    book.try_it(&Given { debs }, WITHIN).map(drop)
 }
 
 #[test]
