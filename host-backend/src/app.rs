@@ -6,7 +6,7 @@ use std::fs::DirBuilder;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch::Engine;
+use crate::edge::{Admission, Limits};
 use crate::health::Kept;
 use crate::hub::{self, Files, Hub, Port, Tls};
 use crate::metrics::Metrics;
@@ -44,6 +45,8 @@ pub struct AppState {
     pub telemetry: Telemetry,
     pub metrics: Metrics,
     pub background: Background,
+    /// Of the agents' port, once it was started.
+    pub(crate) admission: Arc<OnceLock<Admission>>,
     pub(crate) kept_health: Kept,
 }
 
@@ -129,6 +132,7 @@ impl AppState {
             telemetry,
             metrics,
             background,
+            admission: Arc::default(),
             kept_health,
         })
     }
@@ -237,6 +241,24 @@ fn again(listener: &std::net::TcpListener) -> Option<TcpListener> {
 }
 
 impl AppState {
+    /// What the agents' port believes and bears, as configured.
+    fn agents_edge(&self) -> hub::Edge {
+        let config = &self.config;
+        let limits = Limits {
+            rate: config.agents_address_rate,
+            burst: config.agents_address_burst,
+            places: config.agents_address_handshakes,
+        };
+        hub::Edge {
+            trusted: config.trusted_proxies.clone(),
+            proxy_protocol: config.agents_proxy_protocol,
+            // A checked configuration has a name that is one.
+            client_cert_header: config.client_cert_header.as_ref().and_then(|name| name.parse().ok()),
+            admission: Admission::new(config.agents_handshakes, limits),
+            max_sessions: config.max_sessions.map_or_else(hub::sessions_by_files, |max| max as usize),
+        }
+    }
+
     /// Listen and start every task; answers the real addresses of the API and of the
     /// agents' port, which are also in `<data_dir>/listening.json`.
     ///
@@ -245,6 +267,13 @@ impl AppState {
     pub async fn start(&self, tls: Arc<Tls>) -> Result<(SocketAddr, SocketAddr), AppError> {
         let (api_socket, api) = listen("the API's address", self.config.api_listen).await?;
         let (agents_socket, agents) = listen("the agents' address", self.config.agents_listen).await?;
+        let (header_socket, header) = match self.config.agents_header_listen {
+            None => (None, None),
+            Some(address) => {
+                let (socket, real) = listen("the address for agents' proxies", address).await?;
+                (Some(socket), Some(real))
+            }
+        };
         let port = Arc::new(Port {
             hub: self.hub.clone(),
             tls,
@@ -258,18 +287,32 @@ impl AppState {
             metrics: self.metrics.clone(),
             background: self.background.clone(),
             heartbeat_secs: self.config.heartbeat_secs,
+            edge: self.agents_edge(),
             refused: hub::RefusalRate::default(),
         });
+        // Set once: an instance starts once.
+        let _ = self.admission.set(port.edge.admission.clone());
         let background = &self.background;
         let serving = port.clone();
         background.supervise("agents-port", move || {
             let (port, listener) = (serving.clone(), again(&agents_socket));
             async move {
                 if let Some(listener) = listener {
-                    port.serve(listener).await;
+                    port.serve(listener, hub::Entrance::Direct).await;
                 }
             }
         });
+        if let Some(socket) = header_socket {
+            let serving = port.clone();
+            background.supervise("agents-header-port", move || {
+                let (port, listener) = (serving.clone(), again(&socket));
+                async move {
+                    if let Some(listener) = listener {
+                        port.serve(listener, hub::Entrance::Proxies).await;
+                    }
+                }
+            });
+        }
         background.supervise("sweeper", move || hub::sweep(port.clone()));
         let state = self.clone();
         background.supervise("telemetry", move || {
@@ -300,7 +343,7 @@ impl AppState {
             }
         });
         let file = self.config.data_dir.join("listening.json");
-        let text = json!({ "api": api.to_string(), "agents": agents.to_string() }).to_string();
+        let text = json!({ "api": api.to_string(), "agents": agents.to_string(), "agents_header": header }).to_string();
         // Renamed into place: whoever waits for it never reads half of it.
         let part = file.with_extension("json.part");
         std::fs::write(&part, text)

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::edge::Nets;
 use crate::repository::oci::Registry;
 use crate::store::url::{DatabaseUrl, StoreUrl};
 
@@ -44,6 +45,29 @@ pub struct Config {
     pub repository_activates: bool,
     /// OCI registries that bundles may be pulled from, by `HOST` or `HOST:PORT`.
     pub registries: BTreeMap<String, Registry>,
+    /// Proxies that may name other peers: PROXY protocol, `X-Forwarded-For`, passed certificates.
+    pub trusted_proxies: Nets,
+    /// Connections begin with a PROXY protocol header, and come from trusted proxies alone.
+    pub agents_proxy_protocol: bool,
+    pub api_proxy_protocol: bool,
+    /// Where trusted proxies that end gateways' TLS connect: plain on loopback, TLS elsewhere.
+    pub agents_header_listen: Option<SocketAddr>,
+    /// The header that they pass the client's certificate in.
+    pub client_cert_header: Option<String>,
+    /// Connections that one address may open to the agents' port a second, at once, and as
+    /// handshakes at the same time.
+    pub agents_address_rate: u32,
+    pub agents_address_burst: u32,
+    pub agents_address_handshakes: u32,
+    /// Connections and requests that one address may make to the API a second, at once; and
+    /// connections that it may have open.
+    pub api_address_rate: u32,
+    pub api_address_burst: u32,
+    pub api_address_connections: u32,
+    /// TLS handshakes of agents at work at once.
+    pub agents_handshakes: u32,
+    /// Agents' sessions; by default nine tenths of the files that the process may open.
+    pub max_sessions: Option<u32>,
     pub heartbeat_secs: u32,
     pub stale_after_secs: u64,
     pub stale_check_secs: u64,
@@ -122,6 +146,19 @@ impl Default for Config {
             repository: None,
             repository_activates: true,
             registries: BTreeMap::new(),
+            trusted_proxies: Nets::default(),
+            agents_proxy_protocol: false,
+            api_proxy_protocol: false,
+            agents_header_listen: None,
+            client_cert_header: None,
+            agents_address_rate: 200,
+            agents_address_burst: 1_000,
+            agents_address_handshakes: 256,
+            api_address_rate: 5_000,
+            api_address_burst: 10_000,
+            api_address_connections: 1_024,
+            agents_handshakes: 64,
+            max_sessions: None,
             heartbeat_secs: 20,
             stale_after_secs: 1_800,
             stale_check_secs: 300,
@@ -209,6 +246,14 @@ impl Config {
                 faults.push(Fault { key: key.to_owned(), message: format!("{value} is not within {low} to {high}") });
             }
         };
+        within("agents_address_rate", u64::from(self.agents_address_rate), 1, 1_000_000);
+        within("agents_address_burst", u64::from(self.agents_address_burst), 1, 1_000_000);
+        within("agents_address_handshakes", u64::from(self.agents_address_handshakes), 1, 1_024);
+        within("api_address_rate", u64::from(self.api_address_rate), 1, 1_000_000);
+        within("api_address_burst", u64::from(self.api_address_burst), 1, 1_000_000);
+        within("api_address_connections", u64::from(self.api_address_connections), 1, 4_096);
+        within("agents_handshakes", u64::from(self.agents_handshakes), 1, 1_024);
+        within("max_sessions", u64::from(self.max_sessions.unwrap_or(1)), 1, 1_000_000);
         within("heartbeat_secs", u64::from(self.heartbeat_secs), 1, 600);
         within("stale_after_secs", self.stale_after_secs, 1, 31_536_000);
         within("stale_check_secs", self.stale_check_secs, 1, 86_400);
@@ -238,9 +283,39 @@ impl Config {
         if let Some(Err(error)) = self.database_url.as_ref().map(DatabaseUrl::options) {
             faults.push(Fault { key: "database_url".to_owned(), message: error.to_string() });
         }
+        self.proxies(faults);
         if self.repository.is_some() && self.trusted_root.is_none() {
             let message = "needs trusted_root: a repository is judged by a root.json that came another way";
             faults.push(Fault { key: "repository".to_owned(), message: message.to_owned() });
+        }
+    }
+
+    /// What the keys about proxies need of each other.
+    fn proxies(&self, faults: &mut Vec<Fault>) {
+        let mut fault = |key: &str, message: String| faults.push(Fault { key: key.to_owned(), message });
+        let wanted = [
+            ("agents_proxy_protocol", self.agents_proxy_protocol),
+            ("api_proxy_protocol", self.api_proxy_protocol),
+            ("agents_header_listen", self.agents_header_listen.is_some()),
+        ];
+        for (key, used) in wanted {
+            if used && self.trusted_proxies.is_empty() {
+                fault(key, "needs trusted_proxies: the addresses of the proxies, and of nobody else".to_owned());
+            }
+        }
+        match (&self.client_cert_header, self.agents_header_listen) {
+            (Some(name), Some(_)) if hyper::header::HeaderName::try_from(name).is_err() => {
+                fault("client_cert_header", format!("{name:?} is no header's name"));
+            }
+            (None, Some(_)) => fault(
+                "agents_header_listen",
+                "needs client_cert_header: the header that the proxy passes certificates in".to_owned(),
+            ),
+            (Some(_), None) => fault(
+                "client_cert_header",
+                "needs agents_header_listen: passed certificates count on that listener alone".to_owned(),
+            ),
+            _ => {}
         }
     }
 
@@ -274,6 +349,19 @@ const KEYS: &[&str] = &[
     "repository",
     "repository_activates",
     "registries",
+    "trusted_proxies",
+    "agents_proxy_protocol",
+    "api_proxy_protocol",
+    "agents_header_listen",
+    "client_cert_header",
+    "agents_address_rate",
+    "agents_address_burst",
+    "agents_address_handshakes",
+    "api_address_rate",
+    "api_address_burst",
+    "api_address_connections",
+    "agents_handshakes",
+    "max_sessions",
     "heartbeat_secs",
     "stale_after_secs",
     "stale_check_secs",
@@ -348,6 +436,22 @@ mod tests {
         let mut keys: Vec<_> = faults.iter().map(|f| f.key.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(keys, ["api_listen", "cleanup_containers_schedule", "heartbeat_secs", "slots", "slotz"]);
+    }
+
+    #[test]
+    fn proxies_are_named_before_they_are_believed() {
+        let config = load(
+            "agents_proxy_protocol = true\nagents_header_listen = '127.0.0.1:0'\nclient_cert_header = 'x-client-cert'\n",
+            &[("VIW_BACKEND_TRUSTED_PROXIES", "192.0.2.0/28, ::1")],
+        );
+        assert!(config.is_ok_and(|c| c.trusted_proxies.contains([192, 0, 2, 3].into())));
+        let faults = load("api_proxy_protocol = true\nagents_header_listen = '127.0.0.1:0'\n", &[]);
+        let Err(Faults(faults)) = faults else { panic!("accepted") };
+        let keys: Vec<_> = faults.iter().map(|f| f.key.as_str()).collect();
+        assert_eq!(keys, ["api_proxy_protocol", "agents_header_listen", "agents_header_listen"]);
+        let faults = load("client_cert_header = 'x'\ntrusted_proxies = ['192.0.2.1/24']\n", &[]);
+        let Err(Faults(faults)) = faults else { panic!("accepted") };
+        assert_eq!(faults.len(), 2, "{faults:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`repository`]: the release repository, mirrored; bundles from registries
 //! - [`rollouts`]: releases in stages, judged by what they do
 //! - [`dispatch`]: commands on their way to agents and back
+//! - [`edge`]: who a peer really is, and whether there is room for it
 //! - [`hub`]: agents' sessions
 //! - [`telemetry`]: samples into the store
 //! - [`store`]: everything durable
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod edge;
 pub mod health;
 pub mod hub;
 pub mod keys;

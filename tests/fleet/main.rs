@@ -36,6 +36,9 @@ struct Args {
     /// The result that every verb gets, as JSON.
     #[arg(long, default_value = "{}")]
     result: String,
+    /// Come back when a session ends or none comes about, as gateways do.
+    #[arg(long)]
+    stay: bool,
     /// Fetch offered plugins, and say what is active.
     #[arg(long)]
     fetch: bool,
@@ -77,6 +80,7 @@ async fn main() -> std::io::Result<()> {
         return Err(std::io::Error::other("--backend must be a loopback address"));
     }
     let answers = Answers::new(&args.result)?;
+    let answers = if args.stay { answers.that_stay() } else { answers };
     let answers = Arc::new(if args.fetch || !args.fail.is_empty() { answers.with_plugins(args.fail) } else { answers });
     let ca = std::fs::read_to_string(args.dir.join("ca.pem"))?;
     let gate = Arc::new(Semaphore::new(args.handshakes));

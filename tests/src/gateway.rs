@@ -102,6 +102,28 @@ impl Setup {
         Ok(dir)
     }
 
+    /// Write the files for another way to the backend, `wss://HOST:PORT`, and start the gateway.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn start_via(&self, cluster: &Cluster, url: &str) -> Result<Gateway> {
+        let dir = self.write_via(cluster, url)?;
+        let process = start(&dir)?;
+        Ok(Gateway { id: self.id.clone(), dir, process })
+    }
+
+    /// Write the files for another way to the backend; gives the folder.
+    ///
+    /// # Errors
+    /// When they can't be written.
+    pub fn write_via(&self, cluster: &Cluster, url: &str) -> Result<PathBuf> {
+        let dir = self.write(cluster)?;
+        let file = dir.join("gateway.toml");
+        let text = fs::read_to_string(&file)?;
+        fs::write(&file, text.replace(&format!("wss://{}", cluster.agents_addr), url))?;
+        Ok(dir)
+    }
+
     /// Write the files and start the gateway.
     ///
     /// # Errors

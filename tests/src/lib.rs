@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod fleet;
 pub mod gateway;
 pub mod netns;
+pub mod nginx;
 pub mod packages;
 pub mod pki;
 pub mod program;

@@ -54,10 +54,17 @@ impl Ca {
         self.issuer.key().serialize_pem()
     }
 
-    /// The backend's certificate for loopback.
+    /// The backend's certificate for loopback, and for the left end of a [`crate::netns::Wire`].
     pub fn server(&self) -> Result<Identity> {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
-        params.subject_alt_names.push(SanType::IpAddress(IpAddr::from([127, 0, 0, 1])));
+        self.server_named(&["localhost"])
+    }
+
+    /// The same for these names.
+    pub fn server_named(&self, names: &[&str]) -> Result<Identity> {
+        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        for address in [[127, 0, 0, 1], [192, 0, 2, 1]] {
+            params.subject_alt_names.push(SanType::IpAddress(IpAddr::from(address)));
+        }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.distinguished_name = common_name("backend");
         self.issue(params)

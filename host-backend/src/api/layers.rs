@@ -1,11 +1,12 @@
 //! What surrounds every request: an id, a span, the bounds on how many and how long, a
 //! problem instead of a panic, headers, and the count. Refuses work beyond the bound.
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use tracing::Instrument as _;
 
 use super::Shared;
 use super::problem::{Code, Problem};
+use crate::authz::Reason;
 
 /// Requests in handlers at once; those that wait for results count.
 pub const MAX_REQUESTS: usize = 2_048;
@@ -40,7 +42,7 @@ pub async fn around(State(api): State<Shared>, request: Request, next: Next) -> 
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, route);
 
-    let mut response = bounded(&api, request, next).instrument(span.clone()).await;
+    let mut response = bounded(&api, began, request, next).instrument(span.clone()).await;
 
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -54,7 +56,15 @@ pub async fn around(State(api): State<Shared>, request: Request, next: Next) -> 
     response
 }
 
-async fn bounded(api: &Shared, request: Request, next: Next) -> Response {
+async fn bounded(api: &Shared, began: Instant, request: Request, next: Next) -> Response {
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    if let Some(address) = address
+        && let Err(wait) = api.edge.addresses.take(address, began)
+    {
+        api.guard.refusals().get_or_create(&Reason { reason: "address" }).inc();
+        let secs = u32::try_from(wait.as_secs()).unwrap_or(60).saturating_add(1);
+        return Problem::busy("the address makes more requests than it may", secs).into_response();
+    }
     let Ok(_permit) = api.requests.try_acquire() else {
         return Problem::busy("the backend answers as many requests as it may", 1).into_response();
     };

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::Shared;
 use super::problem::{Problem, ProblemBody, Result};
+use super::serve::Edge;
 use crate::app::AppState;
 use crate::authz::{Guard, Permit, action};
 
@@ -78,6 +79,9 @@ pub struct Gauges {
     slots_available: Gauge,
     results_waiting: Gauge,
     samples_waiting: Gauge,
+    handshakes_underway: Gauge,
+    handshakes_waiting: Gauge,
+    addresses_remembered: Gauge,
     store_ops_waiting: Gauge,
     store_notes_waiting: Gauge,
     store_writer_restarts: Gauge,
@@ -95,6 +99,9 @@ impl Gauges {
             ("slots_available", "Commands that may become active beside these", &g.slots_available),
             ("results_waiting", "Results that wait to be made durable", &g.results_waiting),
             ("samples_waiting", "Telemetry samples that wait for the store", &g.samples_waiting),
+            ("handshakes_underway", "Agents' connections that are no sessions yet", &g.handshakes_underway),
+            ("handshakes_waiting", "Agents' handshakes that wait for their turn", &g.handshakes_waiting),
+            ("addresses_remembered", "Addresses whose rate is kept, of both ports", &g.addresses_remembered),
             ("store_ops_waiting", "Changes that wait for the store's writer, somebody waiting", &g.store_ops_waiting),
             ("store_notes_waiting", "Changes that wait for the store's writer, nobody waiting", &g.store_notes_waiting),
             ("store_writer_restarts", "Times that the store's writer was started again", &g.store_writer_restarts),
@@ -105,7 +112,7 @@ impl Gauges {
     }
 
     /// The number of known agents stays as it was while the store can't be read.
-    async fn read(&self, app: &AppState) {
+    async fn read(&self, app: &AppState, edge: &Edge) {
         if let Ok((all, _)) = app.store.count_agents().await {
             set(&self.agents, all);
         }
@@ -116,6 +123,13 @@ impl Gauges {
         set(&self.slots_available, engine.available_slots.into());
         set(&self.results_waiting, engine.results_waiting as u64);
         set(&self.samples_waiting, app.telemetry.status().queued as u64);
+        let mut addresses = edge.addresses.remembered();
+        if let Some(admission) = app.admission.get() {
+            set(&self.handshakes_underway, admission.underway() as u64);
+            set(&self.handshakes_waiting, admission.waiting() as u64);
+            addresses += admission.addresses().remembered();
+        }
+        set(&self.addresses_remembered, addresses as u64);
         let backlog = app.store.backlog();
         set(&self.store_ops_waiting, backlog.ops as u64);
         set(&self.store_notes_waiting, backlog.notes as u64);
@@ -146,7 +160,7 @@ fn known(method: &Method) -> &'static str {
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub async fn get(State(api): State<Shared>, _: Permit<action::Read>) -> Result<Response> {
-    api.gauges.read(&api.app).await;
+    api.gauges.read(&api.app, &api.edge).await;
     let mut body = String::with_capacity(16 * 1024);
     text::encode(&mut body, &api.registry).map_err(|e| Problem::internal(&e))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

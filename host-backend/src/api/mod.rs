@@ -66,6 +66,7 @@ pub struct Api {
     gauges: metrics::Gauges,
     requests: Semaphore,
     streams: Arc<Semaphore>,
+    edge: serve::Edge,
     /// Ends event streams.
     shutdown: CancellationToken,
     document: Bytes,
@@ -75,8 +76,10 @@ pub type Shared = Arc<Api>;
 
 /// Serve on `listener` until `shutdown`, then drain.
 pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationToken) {
-    let router = router(app, shutdown.clone());
-    serve::run(listener, router, shutdown).await;
+    let (routes, document) = resources().split_for_parts();
+    let api = share(app, shutdown.clone(), write(&document));
+    let edge = api.edge.clone();
+    serve::run(listener, surround(routes, api), shutdown, edge).await;
 }
 
 /// The contract: every resource and its methods.
@@ -129,6 +132,7 @@ pub fn router(app: AppState, shutdown: CancellationToken) -> Router {
 fn share(app: AppState, shutdown: CancellationToken, document: String) -> Shared {
     let limit = RateLimit::new(app.config.api_rate, app.config.api_burst);
     let guard = Guard::new(app.store.clone(), app.clock.clone(), limit);
+    let edge = serve::Edge::new(&app.config);
     let mut registry = Registry::with_prefix("viworks_backend");
     app.metrics.register(&mut registry);
     app.store.register(&mut registry);
@@ -142,6 +146,7 @@ fn share(app: AppState, shutdown: CancellationToken, document: String) -> Shared
         gauges,
         requests: Semaphore::new(layers::MAX_REQUESTS),
         streams: Arc::new(Semaphore::new(STREAMS)),
+        edge,
         shutdown,
         document: document.into(),
     })

@@ -40,7 +40,7 @@ struct Inner {
 /// The label of the count of refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
-    /// `unauthenticated`, `forbidden` or `rate`.
+    /// `unauthenticated`, `forbidden`, `rate` or `address`.
     pub reason: &'static str,
 }
 

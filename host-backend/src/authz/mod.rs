@@ -17,7 +17,7 @@ mod rate;
 pub mod token;
 
 pub use action::Action;
-pub use guard::{Guard, Refusal};
+pub use guard::{Guard, Reason, Refusal};
 pub use permit::{Forbidden, Permit, Principal};
 pub use rate::RateLimit;
 pub use token::{NewToken, TokenHash};

@@ -5,6 +5,8 @@ use viworks_protocol::id::{AgentId, IdError};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::edge::certificate::PassedError;
+
 /// `spiffe://viworks/agent/<id>`, after the SPIFFE ID specification.
 const PREFIX: &str = "spiffe://viworks/agent/";
 
@@ -23,6 +25,10 @@ pub struct Identity {
 pub enum IdentityError {
     #[error("no client certificate")]
     Missing,
+    #[error("what the proxy passed on")]
+    Passed(#[source] PassedError),
+    #[error("the certificate that the proxy passed on is not good")]
+    Unverified(#[source] rustls::Error),
     #[error("the certificate can't be parsed")]
     Parse,
     #[error("the certificate names {0} URIs, wanted exactly one")]

@@ -3,7 +3,8 @@
 //!
 //! - [`identity`]: certificate → agent
 //! - [`tls`]: the port's TLS, renewed when its files change
-//! - [`port`]: the listener, `/health` and the upgrade to a session
+//! - [`port`]: the listener and its handshakes
+//! - [`request`]: `/health` and the upgrade to a session
 //! - [`greet`]: from the upgrade to an admitted session
 //! - [`session`]: one session's loop
 //! - [`frames`]: what a gateway's frame sets in motion
@@ -16,6 +17,7 @@ mod greet;
 mod identity;
 mod port;
 mod rate;
+mod request;
 mod session;
 mod sweep;
 #[cfg(test)]
@@ -39,7 +41,7 @@ use crate::clock::Clock;
 use crate::store::model::Owner;
 
 pub use identity::{Identity, IdentityError};
-pub use port::{Port, PortError, RefusalRate};
+pub use port::{Edge, Entrance, Port, PortError, RefusalRate, sessions_by_files};
 pub use sweep::sweep;
 pub use tls::{Files, Tls, TlsError};
 

@@ -1,15 +1,8 @@
-//! The agents' port: handshakes within bounds of number and time, `/health` for anybody,
-//! `/ws/agent` for who showed a client certificate that names an agent. Everything else
-//! is refused, audited and counted.
+//! The agents' port: from a connection to a request, within bounds of number and time.
+//! Peers that are no trusted proxy where one is wanted, and what is malformed, are refused,
+//! audited and counted; those for whom there is no room now are only counted.
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
-use hyper::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use hyper::server::conn::http1;
-use hyper::upgrade::OnUpgrade;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,16 +11,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_rustls::LazyConfigAcceptor;
 
+use super::request::{Admitted, Caller, Upgrade};
 use super::wire::Socket;
 use super::{Hub, Identity, IdentityError, Tls, greet, lock};
 use crate::background::Background;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::dispatch::Engine;
+use crate::edge::proxy::{self, ProxyError, Source};
+use crate::edge::{Admission, Full, Nets, addresses, admission};
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::rollouts::Observer;
@@ -35,9 +29,7 @@ use crate::store::Store;
 use crate::store::model::{AuditEntry, Decision};
 use crate::telemetry::Telemetry;
 
-/// Connections that are no sessions yet.
-const HANDSHAKES: usize = 512;
-/// For TLS and the request together.
+/// For TLS and the request together, the wait for a turn included.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 /// After an error of `accept`, which is most often a lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -52,6 +44,33 @@ pub enum PortError {
     Http(#[source] hyper::Error),
     #[error("nothing complete came in time")]
     Timeout,
+    #[error("the peer is no trusted proxy")]
+    Untrusted,
+    #[error("the PROXY protocol")]
+    Proxy(#[from] ProxyError),
+    #[error("no room now")]
+    Full(#[from] Full),
+}
+
+/// Whose connections a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// Gateways', who show their certificates here, themselves or through what passes TLS on.
+    Direct,
+    /// Proxies', who end TLS and pass certificates on. Plain where the listener is on this
+    /// host's loopback, TLS elsewhere.
+    Proxies,
+}
+
+/// What the port believes and bears.
+#[derive(Debug)]
+pub struct Edge {
+    pub trusted: Nets,
+    /// Whether connections of gateways begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    pub client_cert_header: Option<hyper::header::HeaderName>,
+    pub admission: Admission,
+    pub max_sessions: usize,
 }
 
 /// What sessions need.
@@ -70,6 +89,7 @@ pub struct Port {
     pub metrics: Metrics,
     pub background: Background,
     pub heartbeat_secs: u32,
+    pub edge: Edge,
     /// Refusals in the minute at hand: the minute's number and the count.
     pub refused: RefusalRate,
 }
@@ -79,12 +99,6 @@ pub struct Port {
 pub struct RefusalRate {
     minute: AtomicU64,
     count: AtomicU64,
-}
-
-/// The upgrade that a request asked for, and whether it gets it.
-struct Upgrade {
-    on: OnUpgrade,
-    accepted: bool,
 }
 
 impl RefusalRate {
@@ -97,25 +111,33 @@ impl RefusalRate {
     }
 }
 
+/// What there is before a session.
+struct Opened {
+    socket: Socket,
+    /// Of the session's first bytes, what came with the request.
+    read: Vec<u8>,
+    admitted: Admitted,
+}
+
 impl Port {
     /// Take connections until everything stops.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, entrance: Entrance) {
         let stop = self.background.token().clone();
-        loop {
-            let next = async {
-                // First the place, then the connection: those beyond wait in the kernel.
-                let place = handshakes.clone().acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let Some((Ok(place), accepted)) = stop.run_until_cancelled(next).await else { return };
+        let plain = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
+                    let Ok(place) = self.edge.admission.place() else {
+                        // Dropped, that is closed: nothing is cheaper, and gateways come again.
+                        Metrics::count(&self.metrics.refusals, Full::Places.rule());
+                        continue;
+                    };
                     let this = self.clone();
                     self.background.tracker().spawn(async move {
                         let stop = this.background.token().clone();
-                        stop.run_until_cancelled(Box::pin(this.connection(stream, peer))).await;
-                        drop(place);
+                        let taken = Box::pin(this.connection(stream, peer, entrance, plain));
+                        stop.run_until_cancelled(taken).await;
+                        drop::<admission::Place>(place);
                     });
                 }
                 Err(error) => {
@@ -127,46 +149,95 @@ impl Port {
     }
 
     /// From TCP to a session or an answer.
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, entrance: Entrance, plain: bool) {
         // Frames are whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, self.request(stream, peer));
-        match handshake.await.unwrap_or(Err(PortError::Timeout)) {
-            Ok(Some((socket, read, identity))) => greet::greet(self, socket, read, identity, peer).await,
+        let mut real = peer;
+        let opened = self.opened(stream, &mut real, entrance, plain).await;
+        match opened {
+            Ok(Some((Opened { socket, read, admitted }, _place))) => {
+                let Admitted { identity, peer, place: _place } = admitted;
+                greet::greet(self, socket, read, identity, peer).await;
+            }
             Ok(None) => {}
-            Err(PortError::Tls(error)) => self.stranger(peer, "tls", &error.to_string()).await,
-            Err(error) => self.stranger(peer, "handshake", &format!("{error}")).await,
+            Err(PortError::Full(full)) => {
+                Metrics::count(&self.metrics.refusals, full.rule());
+                tracing::debug!(peer = %real, rule = full.rule(), "refused");
+            }
+            Err(PortError::Tls(error)) => self.stranger(real, "tls", &error.to_string()).await,
+            Err(error @ PortError::Untrusted) => self.stranger(peer, "untrusted-proxy", &error.to_string()).await,
+            Err(PortError::Proxy(error)) => self.stranger(peer, "proxy-header", &error.to_string()).await,
+            Err(error) => self.stranger(real, "handshake", &format!("{error}")).await,
         }
     }
 
+    /// `peer` becomes who it really is.
+    async fn opened(
+        self: &Arc<Self>,
+        mut stream: TcpStream,
+        peer: &mut SocketAddr,
+        entrance: Entrance,
+        plain: bool,
+    ) -> Result<Option<(Opened, Option<addresses::Place>)>, PortError> {
+        let edge = &self.edge;
+        let behind = entrance == Entrance::Proxies || edge.proxy_protocol;
+        if behind && !edge.trusted.contains(peer.ip()) {
+            return Err(PortError::Untrusted);
+        }
+        if entrance == Entrance::Proxies {
+            let opened = self.request(stream, *peer, entrance, plain);
+            return Ok(within(opened).await?.map(|opened| (opened, None)));
+        }
+        if edge.proxy_protocol
+            && let Source::Of(source) = proxy::read(&mut stream).await?
+        {
+            *peer = source;
+        }
+        let place = edge.admission.of_address(peer.ip())?;
+        let opened = within(self.request(stream, *peer, entrance, false)).await?;
+        Ok(opened.map(|opened| (opened, Some(place))))
+    }
+
+    /// TLS, where there is any, and the request.
     async fn request(
         self: &Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-    ) -> Result<Option<(Socket, Vec<u8>, Identity)>, PortError> {
-        let tls = TlsAcceptor::from(self.tls.config()).accept(stream).await.map_err(PortError::Tls)?;
-        let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
-        let identity = certificate.ok_or(IdentityError::Missing).and_then(|der| Identity::from_der(&der));
-        let identity = Arc::new(identity);
+        entrance: Entrance,
+        plain: bool,
+    ) -> Result<Option<Opened>, PortError> {
+        let (socket, identity) = if plain && entrance == Entrance::Proxies {
+            (Socket::Plain(stream), Err(IdentityError::Missing))
+        } else {
+            // Who says nothing has no turn: it begins with a whole greeting.
+            let greeted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+            let greeted = greeted.await.map_err(PortError::Tls)?;
+            let turn = self.edge.admission.turn().await?;
+            let tls = turn.spend(greeted.into_stream(self.tls.config())).await.map_err(PortError::Tls)?;
+            let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+            let identity = certificate.ok_or(IdentityError::Missing).and_then(|der| Identity::from_der(&der));
+            (Socket::Tls(tls), identity)
+        };
+        let caller = Arc::new(Caller { peer, entrance, identity });
         let upgrade: Arc<Mutex<Option<Upgrade>>> = Arc::default();
         let service = hyper::service::service_fn(|request| {
-            let (this, identity, upgrade) = (self.clone(), identity.clone(), upgrade.clone());
-            async move { Ok::<_, Infallible>(this.answer(request, &identity, &upgrade, peer).await) }
+            let (this, caller, upgrade) = (self.clone(), caller.clone(), upgrade.clone());
+            async move { Ok::<_, Infallible>(this.answer(request, &caller, &upgrade).await) }
         });
         http1::Builder::new()
             .timer(TokioTimer::new())
             .max_buf_size(16 * 1024)
             .max_headers(32)
-            .serve_connection(TokioIo::new(tls), service)
+            .serve_connection(TokioIo::new(socket), service)
             .with_upgrades()
             .await
             .map_err(PortError::Http)?;
-        let Some(Upgrade { on, accepted }) = lock(&upgrade).take() else { return Ok(None) };
+        let Some(Upgrade { on, admitted }) = lock(&upgrade).take() else { return Ok(None) };
         let Ok(parts) = on.await.map_err(PortError::Http)?.downcast::<TokioIo<Socket>>() else { return Ok(None) };
         let mut socket = parts.io.into_inner();
-        match Arc::into_inner(identity) {
-            Some(Ok(identity)) if accepted => Ok(Some((socket, parts.read_buf.to_vec(), identity))),
-            _ => {
+        match admitted {
+            Some(admitted) => Ok(Some(Opened { socket, read: parts.read_buf.to_vec(), admitted })),
+            None => {
                 // hyper leaves the closing to whoever asked for the upgrade.
                 let _ = socket.shutdown().await;
                 Ok(None)
@@ -174,46 +245,8 @@ impl Port {
         }
     }
 
-    async fn answer(
-        &self,
-        mut request: Request<Incoming>,
-        identity: &Result<Identity, IdentityError>,
-        upgrade: &Mutex<Option<Upgrade>>,
-        peer: SocketAddr,
-    ) -> Response<Full<Bytes>> {
-        if request.headers().contains_key(UPGRADE) {
-            *lock(upgrade) = Some(Upgrade { on: hyper::upgrade::on(&mut request), accepted: false });
-        }
-        match (request.method(), request.uri().path()) {
-            (&Method::GET, "/health") => json(StatusCode::OK, r#"{"status":"healthy"}"#),
-            (&Method::GET, viworks_protocol::PATH) => {
-                if let Err(error) = identity {
-                    self.stranger(peer, "identity", &error.to_string()).await;
-                    return json(
-                        StatusCode::FORBIDDEN,
-                        r#"{"error":"a client certificate that names an agent is wanted"}"#,
-                    );
-                }
-                let Some(key) = websocket_key(&request) else {
-                    return json(StatusCode::BAD_REQUEST, r#"{"error":"not a WebSocket handshake (RFC 6455)"}"#);
-                };
-                if let Some(upgrade) = &mut *lock(upgrade) {
-                    upgrade.accepted = true;
-                }
-                let mut response = Response::new(Full::default());
-                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-                let headers = response.headers_mut();
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(SEC_WEBSOCKET_ACCEPT, key);
-                response
-            }
-            _ => json(StatusCode::NOT_FOUND, r#"{"error":"there is no such resource"}"#),
-        }
-    }
-
     /// Refuse a peer that no certificate names.
-    async fn stranger(&self, peer: SocketAddr, rule: &'static str, detail: &str) {
+    pub(super) async fn stranger(&self, peer: SocketAddr, rule: &'static str, detail: &str) {
         Metrics::count(&self.metrics.refusals, rule);
         tracing::warn!(%peer, rule, detail, "refused");
         if self.refused.take(self.clock.now_ms()) {
@@ -236,26 +269,19 @@ impl Port {
     }
 }
 
-fn json(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // One request a connection: places are few.
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
+async fn within<T>(work: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
+    tokio::time::timeout(HANDSHAKE_WITHIN, work).await.unwrap_or(Err(PortError::Timeout))
 }
 
-/// The answer to a WebSocket handshake's key, if it is such a handshake.
-fn websocket_key(request: &Request<Incoming>) -> Option<HeaderValue> {
-    let has = |name, wanted: &str| {
-        request
-            .headers()
-            .get_all(name)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .any(|value| value.split(',').any(|word| word.trim().eq_ignore_ascii_case(wanted)))
-    };
-    let whole = has(CONNECTION, "upgrade") && has(UPGRADE, "websocket") && has(SEC_WEBSOCKET_VERSION, "13");
-    let key = request.headers().get(SEC_WEBSOCKET_KEY).filter(|_| whole)?;
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()
+/// Nine tenths of the files that this process may open, so that there is always one for
+/// the store and for operators.
+#[must_use]
+pub fn sessions_by_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    match soft.map(str::parse::<usize>) {
+        Some(Ok(files)) => files / 10 * 9,
+        // Unlimited, or not told.
+        _ => usize::MAX,
+    }
 }

@@ -2,10 +2,11 @@
 //! authorities and their revocation lists, no resumption. Files that changed are read
 //! again; what can't be read leaves the old ones in force.
 
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject as _};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -43,6 +44,8 @@ type Revoked = HashSet<(Box<[u8]>, Box<[u8]>)>;
 #[derive(Debug)]
 struct Material {
     config: Arc<ServerConfig>,
+    /// What judges clients, for those whose handshake a proxy makes.
+    clients: Arc<dyn ClientCertVerifier>,
     revoked: Revoked,
 }
 
@@ -66,6 +69,15 @@ impl Tls {
     /// What the next handshake uses.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.material().config.clone()
+    }
+
+    /// Judge a client certificate as a handshake here would: authority, validity, use,
+    /// revocation. That the client holds its key, whoever made the handshake has to know.
+    ///
+    /// # Errors
+    /// What a handshake would end with.
+    pub(crate) fn verify_client(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        self.material().clients.verify_client_cert(certificate, &[], UnixTime::now()).map(drop)
     }
 
     /// Whether a certificate that was good at its handshake has been revoked since.
@@ -138,14 +150,14 @@ impl Files {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::Server)?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.clone())
             .with_single_cert(certificates(&self.cert)?, key)
             .map_err(TlsError::Server)?;
         // A session lasts for days: resumption would only cost memory, and outlive revocation.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Material { config: Arc::new(config), revoked })
+        Ok(Material { config: Arc::new(config), clients: verifier, revoked })
     }
 }
 

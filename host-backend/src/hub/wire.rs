@@ -13,7 +13,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use viworks_protocol::frame::MAX_FRAME;
 
-pub(super) type Socket = TlsStream<TcpStream>;
+/// A gateway's connection, upgraded.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "most are TLS, and what is split is put into a box anyway")]
+pub(super) enum Socket {
+    Tls(TlsStream<TcpStream>),
+    /// From a proxy on this host that ends TLS itself.
+    Plain(TcpStream),
+}
 
 /// Small frames are gathered up to this size before they are written.
 const GATHER: usize = 8 * 1024;
@@ -123,6 +130,38 @@ impl AsyncWrite for Inbound {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+        }
     }
 }
 

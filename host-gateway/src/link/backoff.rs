@@ -7,7 +7,7 @@ use std::time::Duration;
 const BASE: Duration = Duration::from_millis(500);
 const CAP: Duration = Duration::from_secs(60);
 
-/// The longest wait that a `Goodbye` may ask for.
+/// The longest wait that a backend may ask for.
 const MAX_ASKED: Duration = Duration::from_secs(3_600);
 
 /// A session that lasted this long was a good one: the next failure is the first.
@@ -32,16 +32,18 @@ impl Backoff {
     }
 
     /// The wait after an attempt that `lasted` so long as a session (zero: none came about).
-    /// `asked` is what a `Goodbye` said; the jitter comes on top of it. `random` is uniform
-    /// from 0 to 1.
+    /// `asked` is what a `Goodbye` or a `Retry-After` said; the jitter comes on top of it, and
+    /// is as wide as it at least: many are asked the same at the same time. `random` is
+    /// uniform from 0 to 1.
     pub(super) fn next(&mut self, lasted: Duration, asked: Option<Duration>, random: f64) -> Duration {
         if lasted >= STABLE {
             self.failures = 0;
         }
         let bound = self.base.saturating_mul(1 << self.failures.min(20)).min(CAP);
         self.failures = self.failures.saturating_add(1);
-        let jitter = bound.mul_f64(random.clamp(0.0, 1.0));
-        asked.unwrap_or_default().min(MAX_ASKED) + jitter
+        let asked = asked.unwrap_or_default().min(MAX_ASKED);
+        let jitter = bound.max(asked.min(CAP)).mul_f64(random.clamp(0.0, 1.0));
+        asked + jitter
     }
 }
 
@@ -78,7 +80,14 @@ mod tests {
     fn honours_what_the_backend_asks_within_reason() {
         let mut backoff = Backoff::default();
         let asked = Some(Duration::from_secs(90));
-        assert_eq!(backoff.next(NONE, asked, 1.0), Duration::from_secs(90) + BASE);
+        assert_eq!(backoff.next(NONE, asked, 0.0), Duration::from_secs(90));
+        assert_eq!(backoff.next(NONE, asked, 1.0), Duration::from_secs(90) + CAP);
+        let short = Some(Duration::from_secs(5));
+        assert_eq!(
+            Backoff::default().next(NONE, short, 1.0),
+            Duration::from_secs(10),
+            "spread as wide as it was asked"
+        );
         assert!(backoff.next(NONE, Some(Duration::MAX), 1.0) <= MAX_ASKED + CAP);
     }
 }

@@ -50,8 +50,38 @@ pub enum ConnectError {
     Tls(#[source] std::io::Error),
     #[error("no WebSocket")]
     WebSocket(#[source] Box<tungstenite::Error>),
+    #[error("the backend has no room now ({status})")]
+    Busy { status: u16, retry_after: Option<Duration> },
     #[error("no answer in {} seconds", LIMIT.as_secs())]
     Timeout,
+}
+
+impl ConnectError {
+    /// How long the backend asks to wait before the next attempt.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// An answer that is no upgrade: when it says to come again, that is what it says.
+fn refused(error: tungstenite::Error) -> ConnectError {
+    let status = match &error {
+        tungstenite::Error::Http(answer) => answer.status().as_u16(),
+        _ => 0,
+    };
+    match error {
+        tungstenite::Error::Http(answer) if matches!(status, 429 | 503) => {
+            let said = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+            // RFC 9110 §10.2.3; dates are nothing that our backend sends.
+            let secs = said.and_then(|text| text.trim().parse::<u32>().ok());
+            ConnectError::Busy { status, retry_after: secs.map(|secs| Duration::from_secs(secs.into())) }
+        }
+        other => ConnectError::WebSocket(Box::new(other)),
+    }
 }
 
 /// The backend's certificate holds none of the pinned keys.
@@ -107,9 +137,8 @@ impl Connector {
             .max_write_buffer_size(2 * MAX_FRAME + BUFFER)
             .max_message_size(Some(MAX_FRAME))
             .max_frame_size(Some(MAX_FRAME));
-        let (socket, _) = tokio_tungstenite::client_async_with_config(self.url.uri(), tls, Some(config))
-            .await
-            .map_err(|e| ConnectError::WebSocket(Box::new(e)))?;
+        let (socket, _) =
+            tokio_tungstenite::client_async_with_config(self.url.uri(), tls, Some(config)).await.map_err(refused)?;
         Ok(socket)
     }
 }
@@ -162,5 +191,30 @@ impl ServerCertVerifier for ChainAndPin {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, retry_after: Option<&str>) -> ConnectError {
+        let mut answer = tungstenite::http::Response::builder().status(status);
+        if let Some(text) = retry_after {
+            answer = answer.header("Retry-After", text);
+        }
+        refused(tungstenite::Error::Http(Box::new(answer.body(None).unwrap())))
+    }
+
+    #[test]
+    fn a_backend_without_room_says_when_to_come_again() {
+        let secs = |n| Some(Duration::from_secs(n));
+        assert_eq!(answered(503, Some("30")).retry_after(), secs(30));
+        assert_eq!(answered(429, Some(" 5")).retry_after(), secs(5));
+        for odd in [None, Some("soon"), Some("-1"), Some("99999999999")] {
+            let error = answered(503, odd);
+            assert!(matches!(error, ConnectError::Busy { status: 503, retry_after: None }), "{odd:?}");
+        }
+        assert!(matches!(answered(403, Some("30")), ConnectError::WebSocket(_)));
     }
 }

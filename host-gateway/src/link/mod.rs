@@ -121,13 +121,13 @@ impl Link {
             let (lasted, asked, error) = match self.attempt(&stop).await {
                 Attempt::Stopped => break,
                 Attempt::Failed(error) => {
-                    let error = chain(&error);
+                    let (asked, error) = (error.retry_after(), chain(&error));
                     // Each cause once: the next attempts would say the same.
                     if said.as_ref() != Some(&error) {
                         tracing::warn!(%error, "not connected");
                         tracing::warn!(target: "audit", decision = "refused", %error, "backend");
                     }
-                    (Duration::ZERO, None, error)
+                    (Duration::ZERO, asked, error)
                 }
                 Attempt::Ended(Ended { lasted, why }) => {
                     let asked = match &why {

@@ -3,6 +3,7 @@
 //! bytes, if told.
 
 mod agent;
+mod memory;
 mod plugins;
 mod tls;
 
@@ -22,7 +23,13 @@ pub struct Counts {
     pub connected: AtomicU64,
     pub refused: AtomicU64,
     pub disconnected: AtomicU64,
+    /// Sessions at this moment.
+    pub online: AtomicU64,
+    /// Orders that came, again or for the first time.
     pub invocations: AtomicU64,
+    /// What was done, each once; and orders for what had been done.
+    pub executed: AtomicU64,
+    pub repeated: AtomicU64,
     pub results: AtomicU64,
     pub acks: AtomicU64,
     /// Plugins that came whole, and those whose bytes were others.
@@ -39,6 +46,9 @@ impl Counts {
             "connected": read(&self.connected),
             "refused": read(&self.refused),
             "disconnected": read(&self.disconnected),
+            "online": read(&self.online),
+            "executed": read(&self.executed),
+            "repeated": read(&self.repeated),
             "invocations": read(&self.invocations),
             "results": read(&self.results),
             "acks": read(&self.acks),

@@ -124,3 +124,90 @@ async fn refusals_name_the_peer() {
     let audited = fixture.audited().await;
     assert!(audited.contains(&"peer:127.0.0.1 api.read GET /agents refused".to_owned()), "{audited:#?}");
 }
+
+/// The whole answer to a request without a token.
+async fn ask(address: std::net::SocketAddr, before: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{before}GET /agents HTTP/1.1\r\nHost: a\r\n{headers}Connection: close\r\n\r\n");
+    // Who is refused early may not take all of it.
+    let _ = stream.write_all(request.as_bytes()).await;
+    until_closed(&mut stream).await
+}
+
+async fn named(fixture: &Fixture, peer: &str) -> bool {
+    fixture.audited().await.contains(&format!("peer:{peer} api.read GET /agents refused"))
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_who_asks_and_nobody_else() {
+    let trusting = |net: &'static str| move |c: &mut crate::config::Config| c.trusted_proxies = nets(net);
+    let fixture = Fixture::new_with(trusting("127.0.0.1")).await;
+    let (address, _service) = serve(&fixture).await;
+    ask(address, "", "X-Forwarded-For: 10.0.0.1, 203.0.113.7\r\n").await;
+    assert!(named(&fixture, "203.0.113.7").await && !named(&fixture, "10.0.0.1").await);
+    let fixture = Fixture::new_with(trusting("192.0.2.0/24")).await;
+    let (address, _service) = serve(&fixture).await;
+    ask(address, "", "X-Forwarded-For: 203.0.113.7\r\n").await;
+    assert!(named(&fixture, "127.0.0.1").await && !named(&fixture, "203.0.113.7").await);
+}
+
+fn nets(net: &str) -> crate::edge::Nets {
+    crate::edge::Nets::parse([net]).unwrap()
+}
+
+#[tokio::test]
+async fn the_proxy_protocol_says_who_connects() {
+    let with = |net: &'static str| {
+        move |c: &mut crate::config::Config| {
+            c.trusted_proxies = nets(net);
+            c.api_proxy_protocol = true;
+        }
+    };
+    let fixture = Fixture::new_with(with("127.0.0.1")).await;
+    let (address, _service) = serve(&fixture).await;
+    let header = "PROXY TCP4 203.0.113.7 192.0.2.9 50000 8080\r\n";
+    // Who comes that way is no proxy: what it says of others counts for nothing.
+    ask(address, header, "X-Forwarded-For: 203.0.113.9\r\n").await;
+    assert!(named(&fixture, "203.0.113.7").await && !named(&fixture, "203.0.113.9").await);
+    assert_eq!(ask(address, "", "").await, "", "no header, no answer");
+    let fixture = Fixture::new_with(with("192.0.2.0/24")).await;
+    let (address, _service) = serve(&fixture).await;
+    assert_eq!(ask(address, header, "").await, "", "from no proxy");
+}
+
+#[tokio::test]
+async fn an_address_has_a_rate_and_so_many_connections() {
+    let fixture = Fixture::new_with(|c| {
+        c.trusted_proxies = nets("127.0.0.1");
+        (c.api_address_rate, c.api_address_burst) = (1, 3);
+    })
+    .await;
+    let (address, _service) = serve(&fixture).await;
+    for _ in 0..3 {
+        assert!(ask(address, "", "X-Forwarded-For: 203.0.113.7\r\n").await.starts_with("HTTP/1.1 401 "));
+    }
+    let beyond = ask(address, "", "X-Forwarded-For: 203.0.113.7\r\n").await;
+    assert!(
+        beyond.starts_with("HTTP/1.1 429 ") && beyond.contains("retry-after: ") && beyond.contains("busy"),
+        "{beyond}"
+    );
+    assert!(ask(address, "", "X-Forwarded-For: 203.0.113.8\r\n").await.starts_with("HTTP/1.1 401 "));
+
+    let fixture = Fixture::new_with(|c| c.api_address_connections = 2).await;
+    let (address, _service) = serve(&fixture).await;
+    // One that dribbles its request, as a slow loris does.
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /health HT").await.unwrap();
+        slow.push(stream);
+    }
+    let mut third = TcpStream::connect(address).await.unwrap();
+    let told = until_closed(&mut third).await;
+    assert!(told.is_empty() || told.starts_with("HTTP/1.1 429 "), "{told}");
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(address).await.unwrap();
+    other.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(until_closed(&mut other).await.starts_with("HTTP/1.1 "), "another address is served");
+}

@@ -67,11 +67,17 @@ impl Reply {
 
 impl Fixture {
     pub async fn new() -> Self {
+        Self::new_with(|_| {}).await
+    }
+
+    pub async fn new_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let release_key = SecretKey::generate();
         let release_keys = dir.path().join("release.pub.pem");
         std::fs::write(&release_keys, release_key.public().to_pem().unwrap()).unwrap();
-        let config = Config { data_dir: dir.path().join("data"), release_keys, max_targets: 50, ..Config::default() };
+        let mut config =
+            Config { data_dir: dir.path().join("data"), release_keys, max_targets: 50, ..Config::default() };
+        change(&mut config);
         let app = AppState::build(config).await.unwrap();
         let mut tokens = BTreeMap::new();
         for role in Role::ALL {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -35,6 +35,10 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub(super) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (authority, key) = (Authority::new("agents"), SecretKey::generate());
         let (agents_cert, agents_key) = authority.server(dir.path());
@@ -43,7 +47,7 @@ impl Backend {
             std::fs::write(&path, text).expect("written");
             path
         };
-        let config = Config {
+        let mut config = Config {
             data_dir: dir.path().join("data"),
             api_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             agents_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -56,6 +60,7 @@ impl Backend {
             drain_secs: 5,
             ..Config::default()
         };
+        change(&mut config);
         let tls = Arc::new(Tls::load(tls_files(&config)).expect("TLS"));
         let state = AppState::build(config).await.expect("built");
         let (_, address) = state.start(tls.clone()).await.expect("started");
@@ -79,6 +84,15 @@ impl Backend {
 
     /// A TLS connection, with or without a certificate.
     pub(super) async fn tls(&self, client: Option<Client>) -> std::io::Result<TlsStream<TcpStream>> {
+        self.tls_over(TcpStream::connect(self.address).await?, client).await
+    }
+
+    /// The same over a connection that is there.
+    pub(super) async fn tls_over(
+        &self,
+        stream: TcpStream,
+        client: Option<Client>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der.clone()).expect("a root");
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -89,16 +103,24 @@ impl Backend {
             Some(Client { chain, key }) => builder.with_client_auth_cert(chain, key).expect("a client"),
             None => builder.with_no_client_auth(),
         };
-        let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     /// The whole answer to a GET, or what TLS says.
     pub(super) async fn get(&self, client: Option<Client>, path: &str) -> std::io::Result<String> {
-        let mut tls = self.tls(client).await?;
+        let tls = self.tls(client).await?;
+        Self::ask(tls, path, "").await
+    }
+
+    /// Ask for an upgrade with more header lines; the whole answer.
+    pub(super) async fn ask(
+        mut tls: impl AsyncRead + AsyncWrite + Unpin,
+        path: &str,
+        more: &str,
+    ) -> std::io::Result<String> {
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{upgrade}{more}\r\n");
         tls.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         tls.read_to_string(&mut answer).await?;
@@ -156,11 +178,11 @@ impl Backend {
 }
 
 /// A gateway's end.
-pub(super) struct Gateway {
-    pub socket: WebSocketStream<TlsStream<TcpStream>>,
+pub(super) struct Gateway<S = TlsStream<TcpStream>> {
+    pub socket: WebSocketStream<S>,
 }
 
-impl Gateway {
+impl<S: AsyncRead + AsyncWrite + Unpin> Gateway<S> {
     pub(super) async fn text(&mut self, text: impl Into<String>) {
         // A refused gateway learns it when it reads.
         let _ = self.socket.send(Message::text(text.into())).await;

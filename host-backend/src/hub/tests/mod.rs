@@ -3,6 +3,8 @@
 
 mod backend;
 mod pki;
+mod proxies;
+mod room;
 
 use futures_util::StreamExt as _;
 use serde_json::json;

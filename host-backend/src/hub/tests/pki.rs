@@ -20,6 +20,16 @@ pub(super) struct Client {
     pub key: PrivateKeyDer<'static>,
 }
 
+impl Client {
+    /// As a proxy passes it on: percent-encoded PEM.
+    pub(super) fn passed(&self) -> String {
+        use base64::Engine as _;
+        let body = base64::engine::general_purpose::STANDARD.encode(&self.chain[0]);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        pem.replace('\n', "%0A").replace(' ', "%20").replace('+', "%2B").replace('/', "%2F").replace('=', "%3D")
+    }
+}
+
 impl Authority {
     pub(super) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -36,16 +46,25 @@ impl Authority {
     }
 
     pub(super) fn client_until(&self, agent: &str, serial: u64, not_after: OffsetDateTime) -> Client {
+        self.issued(agent, serial, not_after, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn issued(&self, agent: &str, serial: u64, not_after: OffsetDateTime, usage: ExtendedKeyUsagePurpose) -> Client {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         let uri = format!("spiffe://viworks/agent/{agent}");
         params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().expect("a URI")));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![usage];
         params.serial_number = Some(SerialNumber::from(serial));
         (params.not_before, params.not_after) = (not_after - Duration::days(2), not_after);
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Client { chain: vec![cert.der().clone()], key }
+    }
+
+    /// An agent's name on a certificate that is for servers.
+    pub(super) fn server_named(&self, agent: &str) -> Client {
+        self.issued(agent, 5, OffsetDateTime::now_utc() + Duration::days(1), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// Certificate and key of the backend, written as PEM.
