@@ -51,7 +51,7 @@ attack: debug ## every attack that must be refused, a line each
 # Without sanitizers, so that the stable toolchain builds it.
 fuzz: ## read what comes from outside with anything, SECONDS (30) a target (installs cargo-fuzz)
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
-	for target in envelope json metadata manifest frames; do \
+	for target in envelope json metadata manifest frames proxy; do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run -s none $$target -- -max_total_time=$(or $(SECONDS),30) -max_len=65536; \
 	done
 

@@ -16,7 +16,7 @@ use crate::parts;
 use crate::report::{Series, Table};
 
 /// As fast as it goes: one token asks for everything here.
-const BACKEND: &str = "slots = 1000\napi_rate = 1000000\napi_burst = 1000000\n";
+const BACKEND: &str = "slots = 1000\napi_rate = 1000000\napi_burst = 1000000\napi_address_rate = 1000000\n";
 
 /// A cluster with the echo guest, whose verb `ping` is the benchmark's.
 fn cluster() -> Result<Cluster> {

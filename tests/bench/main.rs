@@ -6,6 +6,7 @@ mod invocation;
 mod journey;
 mod parts;
 mod receipts;
+mod reconnect;
 mod release;
 mod report;
 mod swaps;
@@ -48,6 +49,10 @@ fn main() -> std::io::Result<ExitCode> {
     if wanted("release_to_1000") {
         say("release_to_1000");
         release::to_fleet(&mut table, 1_000)?;
+    }
+    if wanted("reconnect_10000") {
+        say("reconnect_10000");
+        reconnect::reconnect(&mut table, 10_000)?;
     }
     if wanted("gateway") {
         say("start_to_connected and gateway_rss");

@@ -62,7 +62,8 @@ impl Nginx {
         let named = |n: usize| format!("viworks_agents_{n}");
         let names = site.agents.iter().enumerate().map(|(n, (name, _))| format!("{name} {};\n", named(n)));
         write("agents-names.conf", names.collect())?;
-        let upstreams = site.agents.iter().enumerate().map(|(n, (_, servers))| upstream(&named(n), servers, "least_conn;"));
+        let upstreams =
+            site.agents.iter().enumerate().map(|(n, (_, servers))| upstream(&named(n), servers, "least_conn;"));
         write("agents-upstreams.conf", upstreams.collect())?;
         write("api-listen.conf", format!("listen 127.0.0.1:{api} ssl http2;\n"))?;
         write("api-certificate.conf", own.server())?;

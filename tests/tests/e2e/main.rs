@@ -7,6 +7,7 @@ mod crash;
 mod delivery;
 mod demo;
 mod engine;
+mod full;
 mod hostile;
 mod hot_load;
 mod identity;

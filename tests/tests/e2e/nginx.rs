@@ -169,7 +169,8 @@ fn the_api_is_behind_https() -> Result {
 
     let refused = curl(&cluster, &url("/agents"), &["-H", "X-Forwarded-For: 203.0.113.7"]).to_lowercase();
     assert!(refused.starts_with("http/2 401"), "{refused}");
-    for header in ["strict-transport-security", "x-content-type-options", "content-security-policy", "x-frame-options"] {
+    for header in ["strict-transport-security", "x-content-type-options", "content-security-policy", "x-frame-options"]
+    {
         assert_eq!(refused.matches(&format!("\n{header}:")).count(), 1, "{header}: {refused}");
     }
     assert!(refused.contains("\nserver: nginx\r\n"), "no version: {refused}");
@@ -219,7 +220,8 @@ fn the_api_is_behind_https() -> Result {
 fn impersonate(port: u16, ca: &str, identity: &Identity, claimed: &str, agent: &str) -> std::io::Result<String> {
     let tls = connector(identity, ca)?;
     let work = async {
-        let stream = tls.connect("localhost".try_into().map_err(Error::other)?, tcp(local(port), ELSEWHERE).await?).await?;
+        let stream =
+            tls.connect("localhost".try_into().map_err(Error::other)?, tcp(local(port), ELSEWHERE).await?).await?;
         let url = format!("wss://localhost:{port}{}", viworks_protocol::PATH);
         let mut request = url.into_client_request().map_err(Error::other)?;
         let escaped: String = claimed.bytes().map(|b| format!("%{b:02X}")).collect();
@@ -278,7 +280,8 @@ pub fn an_idle_session_stays() -> Result {
     let backend = PASSED.replace("heartbeat_secs = 1", "heartbeat_secs = 100");
     let cluster = cluster(&backend)?;
     cluster.publish("accounts")?;
-    let site = Site { agents: Vec::new(), api: vec![api(&cluster)], header: Some(listening(&cluster, "agents_header")?) };
+    let site =
+        Site { agents: Vec::new(), api: vec![api(&cluster)], header: Some(listening(&cluster, "agents_header")?) };
     let nginx = Nginx::start(&site, cluster.dir())?;
     let gateway = Setup::new(&cluster, "web-01")?;
     let gateway = gateway.start_via(&cluster, &format!("wss://localhost:{}", nginx.mtls))?;
