@@ -72,7 +72,10 @@ impl Nginx {
             None => write("more-servers.conf", String::new())?,
             Some(header) => {
                 write("more-servers.conf", "include agents-mtls.conf;\n".to_owned())?;
-                write("agents-header-upstreams.conf", upstream("viworks_agents_header", &[header.clone()], ""))?;
+                write(
+                    "agents-header-upstreams.conf",
+                    upstream("viworks_agents_header", std::slice::from_ref(header), ""),
+                )?;
                 write("agents-header-pass.conf", "proxy_pass http://viworks_agents_header;\n".to_owned())?;
                 write("agents-mtls-listen.conf", format!("listen 127.0.0.1:{mtls} ssl so_keepalive=on;\n"))?;
                 let client = format!("ssl_client_certificate {:?};\n", own.path("ca.pem"));
