@@ -51,6 +51,8 @@ pub struct Metrics {
     pub chunks: Counter,
     /// What rollouts did, by kind.
     pub rollouts: Family<Kind, Counter>,
+    /// Plans of shadows, by verdict.
+    pub shadows: Family<Kind, Counter>,
     /// Updates of the release repository, taken or refused.
     pub repository_updates: Family<Kind, Counter>,
     /// Times that a background task was started again, by task.
@@ -85,6 +87,7 @@ impl Metrics {
         r.register("samples_dropped", "Telemetry samples dropped", self.samples_dropped.clone());
         r.register("chunks", "Plugin chunks sent", self.chunks.clone());
         r.register("rollouts", "Steps of rollouts", self.rollouts.clone());
+        r.register("shadows", "Plans of releases beside the active one", self.shadows.clone());
         r.register("repository_updates", "Updates of the release repository", self.repository_updates.clone());
         r.register("task_restarts", "Background tasks started again", self.restarts.clone());
     }

@@ -2,6 +2,7 @@
 //! capabilities, made once from the configuration.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -32,6 +33,36 @@ pub struct Host {
     pub state: state::Provider,
     pub secrets: secrets::Provider,
     pub(crate) turns: Turns,
+    pub(crate) changes: Changes,
+}
+
+/// How often this gateway began or ended to change the host: who looks twice and finds the
+/// same number saw one host.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(AtomicU64);
+
+/// Begins and ends a change.
+#[derive(Debug)]
+pub(crate) struct Change<'c>(&'c Changes);
+
+impl Changes {
+    /// Each change counts as this.
+    pub(crate) const EACH: u64 = 2;
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn one(&self) -> Change<'_> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Change(self)
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// One effect at a time where what is chosen depends on what is there.
@@ -68,6 +99,7 @@ impl Host {
             state: state::Provider::new(&config.state),
             secrets: secrets::Provider::new(&config.secrets),
             turns: Turns::default(),
+            changes: Changes::default(),
         }
     }
 }

@@ -92,6 +92,9 @@ pub struct PluginStatus {
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// It is there to be planned only, beside the release that serves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +161,9 @@ pub struct PluginOffer {
     /// Bytes.
     pub component_size: u32,
     pub statements_size: u32,
+    /// To be planned only, beside the release of the same plugin that serves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
 }
 
 /// The text of an `Invoke` frame around an order that was serialised once for all.

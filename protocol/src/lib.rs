@@ -17,6 +17,7 @@ pub mod id;
 pub mod merkle;
 pub mod outcome;
 pub mod receipt;
+pub mod shadow;
 pub mod telemetry;
 pub mod warrant;
 

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use viworks_signing::dsse::Envelope;
 
+use crate::shadow::Shadow;
+
 /// The end of an invocation. `expired` means never delivered, `failed` means it ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,6 +142,9 @@ pub struct Report {
     /// The gateway's signed record of all this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Box<Envelope>>,
+    /// What another release would have done, where one is planned beside this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Box<Shadow>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<LogLine>,
     /// Whether log lines were dropped at the limit.
@@ -162,6 +167,7 @@ impl Report {
             effects: Vec::new(),
             plan: None,
             receipt: None,
+            shadow: None,
             log: Vec::new(),
             log_truncated: false,
             cost: Cost::default(),

@@ -60,6 +60,7 @@ impl Bundle {
             digest: statement.subject[0].digest.sha256.clone(),
             component_size: bytes.len() as u32,
             statements_size: statements.len() as u32,
+            shadow: false,
         };
         let rules = Rules { release_keys: vec![key.public()], policy: Policy::default() };
         Ok(Self { bytes, statements, offer, rules })

@@ -108,6 +108,7 @@ fn release(n: u32, key: &SecretKey) -> Result<(PluginOffer, Vec<u8>, String)> {
         digest: statement.subject[0].digest.sha256.clone(),
         component_size: bytes.len() as u32,
         statements_size: statements.len() as u32,
+        shadow: false,
     };
     Ok((offer, bytes, statements))
 }

@@ -18,7 +18,13 @@ stay members. After the last stage the release is the active one, for every agen
 
 Examples:
   viworks plugins rollout accounts --to 1.4.2 --stages 1,10%,100% --soak 10m --watch
-  viworks plugins rollout vpn --to 2.0.0 --stages channel=beta:1h,site=north,100% --max-errors 0")]
+  viworks plugins rollout vpn --to 2.0.0 --stages channel=beta:1h,site=north,100% --max-errors 0
+  viworks plugins rollout accounts --to 1.5.0 --shadow 20%:30m --shadow-min 100 --watch
+
+With --shadow, agents that still run the active release plan the new one beside it, before
+anybody gets it: nothing of that is applied. Where the new one would do something else, or
+fail, the rollout is halted with what departs; then `viworks plugins resume PLUGIN` (an
+administrator) goes on in spite of it, and `viworks plugins abort PLUGIN` ends it.")]
 pub struct Begin {
     /// The plugin's id.
     plugin: String,
@@ -28,6 +34,18 @@ pub struct Begin {
     /// Who gets it, stage by stage.
     #[arg(long, value_delimiter = ',', value_parser = stage, default_value = "1,10%,100%")]
     stages: Vec<Value>,
+    /// Plan it beside the active release first: on whom, and for how long, as a stage.
+    #[arg(long, value_name = "STAGE", value_parser = stage)]
+    shadow: Option<Value>,
+    /// So many invocations must have been compared.
+    #[arg(long, value_name = "N", requires = "shadow")]
+    shadow_min: Option<u32>,
+    /// So many may have other effects than the active release's.
+    #[arg(long, value_name = "N", requires = "shadow")]
+    shadow_max_departed: Option<u32>,
+    /// So many may fail where the active release does not.
+    #[arg(long, value_name = "N", requires = "shadow")]
+    shadow_max_failed: Option<u32>,
     /// How long each stage is watched once its members have the release.
     #[arg(long, value_name = "TIME", value_parser = soak, default_value = "5m")]
     soak: u32,
@@ -136,7 +154,10 @@ impl Begin {
                 gates[name] = value;
             }
         }
-        let body = json!({ "digest": release["digest"], "stages": stages, "gates": gates });
+        let mut body = json!({ "digest": release["digest"], "stages": stages, "gates": gates });
+        if let Some(shadow) = self.shadow_stage() {
+            body["shadow"] = shadow;
+        }
         let path = format!("/plugins/{}/rollouts", parse::segment(&self.plugin));
         let begun = client.post(&path, &body)?;
         if self.watch {
@@ -144,6 +165,25 @@ impl Begin {
         }
         out.show(&begun, |begun| format!("rollout {} begun\n", cell(&begun["id"])))?;
         Ok(Exit::Succeeded)
+    }
+}
+
+impl Begin {
+    fn shadow_stage(&self) -> Option<Value> {
+        let mut shadow = self.shadow.clone()?;
+        if shadow["soak_secs"].is_null() {
+            shadow["soak_secs"] = self.soak.into();
+        }
+        for (name, value) in [
+            ("min_invocations", self.shadow_min),
+            ("max_departed", self.shadow_max_departed),
+            ("max_failed", self.shadow_max_failed),
+        ] {
+            if let Some(value) = value {
+                shadow[name] = value.into();
+            }
+        }
+        Some(shadow)
     }
 }
 
@@ -164,7 +204,10 @@ impl List {
                     cell(&of["id"]),
                     cell(&of["digest"]).chars().take(16).collect(),
                     cell(&of["state"]),
-                    format!("{}/{stages}", of["stage"].as_u64().unwrap_or(0) + 1),
+                    match of["shadowing"] == true {
+                        true => "shadow".to_owned(),
+                        false => format!("{}/{stages}", of["stage"].as_u64().unwrap_or(0) + 1),
+                    },
                     moment(&of["created"]),
                     cell(&of["created_by"]),
                     cell(&of["reason"]),

@@ -43,7 +43,7 @@ pub fn follow(client: &Client, out: &Out, plugin: &str, id: &str) -> Result<Exit
                 }
                 match of["state"].as_str() {
                     Some("succeeded") => return Ok(Exit::Succeeded),
-                    Some("running" | "paused") => {}
+                    Some("running" | "paused" | "halted") => {}
                     _ => return Ok(Exit::Failed),
                 }
             }
@@ -56,14 +56,17 @@ pub fn follow(client: &Client, out: &Out, plugin: &str, id: &str) -> Result<Exit
 
 fn head(of: &Value) -> String {
     let stages = of["stages"].as_array().map_or(0, Vec::len);
+    let stage = match of["shadowing"] == true {
+        true => "shadow".to_owned(),
+        false => format!("stage {}/{stages}", of["stage"].as_u64().unwrap_or(0) + 1),
+    };
     let phase = of["phase"].as_str().map(|phase| format!(", {phase}")).unwrap_or_default();
     let reason = of["reason"].as_str().map(|reason| format!(": {}", plain(reason))).unwrap_or_default();
     format!(
-        "{} {} {}{reason}, stage {}/{stages}{phase}",
+        "{} {} {}{reason}, {stage}{phase}",
         cell(&of["plugin"]),
         cell(&of["digest"]).chars().take(12).collect::<String>(),
         cell(&of["state"]),
-        of["stage"].as_u64().unwrap_or(0) + 1
     )
 }
 
@@ -71,12 +74,59 @@ fn members(of: &Value) -> String {
     let members = &of["members"];
     let count = |name: &str| members[name].as_u64().unwrap_or(0);
     let refused = if count("refused") > 0 { format!(", {} refused it", count("refused")) } else { String::new() };
-    format!("{} of {} members have it{refused}", count("have"), count("present"))
+    let have = if of["shadowing"] == true { "plan it" } else { "have it" };
+    format!("{} of {} members {have}{refused}", count("have"), count("present"))
 }
 
-/// One line; what is counted of the verbs is left to the table.
+/// One line, and one for each verb of a shadow; what is counted of the verbs that ran is
+/// left to the table.
 fn line(of: &Value) -> String {
-    format!("{}, {}\n", head(of), members(of))
+    let mut text = format!("{}, {}\n", head(of), members(of));
+    if of["shadowing"] == true {
+        for (verb, did) in of["shadow"]["verbs"].as_object().into_iter().flatten() {
+            let count = |name: &str| cell(&did[name]);
+            text += &format!(
+                "  shadow {}: {} equal, {} departed, {} failed, {} skipped\n",
+                plain(verb),
+                count("equal"),
+                count("departed"),
+                count("failed"),
+                skipped(did)
+            );
+        }
+    }
+    text + &samples(of)
+}
+
+fn skipped(verb: &Value) -> u64 {
+    verb["skipped"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum()
+}
+
+/// What a shadow would have done otherwise, sample by sample.
+fn samples(of: &Value) -> String {
+    let mut text = String::new();
+    for (verb, did) in of["shadow"]["verbs"].as_object().into_iter().flatten() {
+        for sample in did["samples"].as_array().into_iter().flatten() {
+            let (agent, invocation) = (cell(&sample["agent"]), cell(&sample["invocation"]));
+            let code = sample["code"].as_str().map(|code| format!(" {}", plain(code))).unwrap_or_default();
+            text += &format!("  {} on {agent} ({invocation}) {}{code}\n", plain(verb), cell(&sample["verdict"]));
+            for line in sample["lines"].as_array().into_iter().flatten() {
+                let side = |name: &str| line[name].as_str().map_or_else(|| "-".to_owned(), plain);
+                text += &format!("    {}: {} → {}\n", cell(&line["field"]), side("active"), side("shadow"));
+            }
+        }
+    }
+    text
+}
+
+fn planned(of: &Value) -> String {
+    let Some(verbs) = of["shadow"]["verbs"].as_object() else { return String::new() };
+    let mut table = Table::new(["SHADOW OF", "EQUAL", "DEPARTED", "FAILED", "SKIPPED"]);
+    for (verb, did) in verbs {
+        let count = |name: &str| cell(&did[name]);
+        table.row([verb.clone(), count("equal"), count("departed"), count("failed"), skipped(did).to_string()]);
+    }
+    format!("\n{table}{}", samples(of))
 }
 
 fn screen(of: &Value) -> String {
@@ -107,7 +157,7 @@ fn screen(of: &Value) -> String {
             cell(&old["cpu_ms"]),
         ]);
     }
-    format!("{}\n{}\n\n{table}", head(of), members(of))
+    format!("{}\n{}\n\n{table}{}", head(of), members(of), planned(of))
 }
 
 #[cfg(test)]
@@ -124,5 +174,23 @@ mod tests {
             "vpn abababababab rolled_back: errors: add 100 %\\u{1b}, stage 1/2, 1 of 2 members have it\n"
         );
         assert_eq!(screen(&of).lines().count(), 4);
+    }
+
+    #[test]
+    fn a_shadow_says_what_departs() {
+        let sample = json!({"agent": "web-01", "invocation": "inv-1", "verdict": "departed",
+            "lines": [{"effect": 1, "field": "groups", "active": "docker", "shadow": "wheel\u{1b}"}]});
+        let verbs = json!({"add": {"equal": 2, "departed": 1, "failed": 0, "skipped": {"late": 3, "busy": 1},
+            "samples": [sample]}});
+        let of = json!({"plugin": "vpn", "digest": "ab".repeat(32), "state": "halted", "shadowing": true, "stage": 0,
+            "stages": [{}], "phase": "soaking", "reason": "shadow: add", "members": {"present": 1, "have": 1},
+            "shadow": {"stage": {}, "verbs": verbs}});
+        assert_eq!(
+            line(&of),
+            "vpn abababababab halted: shadow: add, shadow, soaking, 1 of 1 members plan it\n  \
+             shadow add: 2 equal, 1 departed, 0 failed, 4 skipped\n  \
+             add on web-01 (inv-1) departed\n    groups: docker → wheel\\u{1b}\n"
+        );
+        assert!(screen(&of).contains("SHADOW OF"));
     }
 }

@@ -110,6 +110,10 @@ impl From<StandError> for Problem {
 impl From<RolloutError> for Problem {
     fn from(error: RolloutError) -> Self {
         match error {
+            RolloutError::Halted(forbidden) => Self::new(
+                Code::Forbidden,
+                format!("the rollout was halted by its shadow; only an administrator overrules that: {forbidden}"),
+            ),
             RolloutError::Spec(fault) => Self::invalid(fault.to_string()).because("E_ROLLOUT_SPEC"),
             RolloutError::Stand(error) => error.into(),
             RolloutError::Held => Self::conflict(&error, "E_HELD"),

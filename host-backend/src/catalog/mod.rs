@@ -194,7 +194,8 @@ async fn read(store: &Store) -> Result<Snapshot, CatalogError> {
 
 /// What else may serve the commands of `plugin`'s active release, and until when.
 fn also(plugin: &Plugin, all: &[Plugin], open: &[Open]) -> Vec<(String, u64)> {
-    let rolled = open.iter().filter(|open| open.rollout.plugin == plugin.plugin);
+    // A shadow serves nobody: no warrant names it.
+    let rolled = open.iter().filter(|open| open.rollout.plugin == plugin.plugin && !open.rollout.is_shadowing());
     let rolled = rolled.map(|open| (open.rollout.digest.clone(), u64::MAX));
     let former = all
         .iter()

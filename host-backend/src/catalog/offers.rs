@@ -1,5 +1,6 @@
 //! Which agent is offered which releases. While a rollout is under way, its members are
-//! offered its release and all others the former one: the texts are shared, one for each
+//! offered its release and all others the former one; members of its shadow are offered
+//! both, the new one to be planned only. The texts are shared, one for each
 //! set of rollouts that an agent may be a member of.
 
 use std::collections::HashSet;
@@ -14,7 +15,7 @@ use crate::store::model::{Plugin, Rollout};
 /// Rollouts that may be under way at once; each doubles the texts that there may be.
 pub const MAX_OPEN: usize = 6;
 
-/// A rollout that has not ended, and who has its release.
+/// A rollout that has not ended, and who has its release, or plans it.
 #[derive(Debug)]
 pub struct Open {
     pub rollout: Rollout,
@@ -23,7 +24,7 @@ pub struct Open {
 }
 
 impl Open {
-    /// Whether the agent is offered the rollout's release.
+    /// Whether the agent is offered the rollout's release, perhaps as a shadow.
     #[must_use]
     pub fn has(&self, agent: &AgentId) -> bool {
         self.rollout.everyone || self.members.contains(agent)
@@ -50,7 +51,11 @@ impl Offers {
 
     fn write(&self, open: &[Open], set: usize) -> Utf8Bytes {
         let mut plugins = self.active.clone();
-        for (_, Open { release, .. }) in open.iter().enumerate().filter(|(n, _)| set >> n & 1 == 1) {
+        for (_, Open { release, rollout, .. }) in open.iter().enumerate().filter(|(n, _)| set >> n & 1 == 1) {
+            if rollout.is_shadowing() {
+                plugins.push(PluginOffer { shadow: true, ..offer(release) });
+                continue;
+            }
             match plugins.iter_mut().find(|p| p.plugin == release.plugin) {
                 Some(place) => *place = offer(release),
                 None => plugins.push(offer(release)),
@@ -67,5 +72,6 @@ fn offer(of: &Plugin) -> PluginOffer {
         digest: of.digest.clone(),
         component_size: of.component_size,
         statements_size: of.statements_size,
+        shadow: false,
     }
 }

@@ -111,7 +111,7 @@ impl Catalog {
                 ..open.rollout.clone()
             };
             let audit = self.entry(by, "rollout.end", rollout.id.clone(), rollout.reason.clone());
-            Box::new(Progress { rollout, members: Vec::new(), standing: None, audit })
+            Box::new(Progress::of(rollout, audit))
         });
         let change = Change::Kill {
             digest: digest.to_owned(),
@@ -145,7 +145,7 @@ impl Catalog {
             };
             let audit = self.entry(by, "rollout.abort", rollout.id.clone(), rollout.reason.clone());
             let standing = Some(Standing::Inactive);
-            let change = Change::Proceed(Box::new(Progress { rollout, members: Vec::new(), standing, audit }));
+            let change = Change::Proceed(Box::new(Progress { standing, ..Progress::of(rollout, audit) }));
             self.inner.store.release(change).await.map_err(CatalogError::Store)?;
         }
         let audit = self.entry(by, "plugin.deactivate", plugin.to_owned(), String::new());

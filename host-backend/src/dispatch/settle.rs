@@ -173,10 +173,14 @@ fn alone(command: &Command, settlements: &[Settlement], verdicts: &[Verdict]) ->
 
 /// What the releases did, for rollouts.
 fn observe(engine: &Engine, keys: &[(AgentId, InvocationId)], settled: &Settled, glances: &[Glance]) {
-    let ended = keys.iter().zip(&settled.verdicts).zip(glances).filter_map(|(((agent, _), verdict), glance)| {
-        let Verdict::Settled { command, .. } = verdict else { return None };
-        Some((agent, settled.commands.iter().find(|c| c.id == *command)?, glance))
-    });
+    let ended =
+        keys.iter().zip(&settled.verdicts).zip(glances).filter_map(|(((agent, invocation), verdict), glance)| {
+            let Verdict::Settled { command, .. } = verdict else { return None };
+            if let Some(verdict) = glance.shadow_verdict() {
+                Metrics::count(&engine.inner.parts.metrics.shadows, verdict);
+            }
+            Some((agent, invocation, settled.commands.iter().find(|c| c.id == *command)?, glance))
+        });
     engine.inner.parts.observer.ended(ended);
 }
 

@@ -53,6 +53,10 @@ pub(super) async fn handle(port: &Port, session: &Session, frame: GatewayFrame) 
                 return Err(("bounds", "a plugin status with too long words".to_owned()));
             }
             port.observer.sighted(agent, &status);
+            // What an agent has is what serves there.
+            if status.shadow {
+                return Ok(());
+            }
             let note = Note::Plugin { agent: agent.clone(), status };
             if port.store.note(note).await.is_err() {
                 tracing::error!(%agent, "the store is closed");

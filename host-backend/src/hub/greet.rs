@@ -85,7 +85,7 @@ pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identi
         site: hello.site,
         labels: hello.labels,
         max_concurrency: hello.max_concurrency,
-        plugins: hello.plugins,
+        plugins: hello.plugins.into_iter().filter(|status| !status.shadow).collect(),
         receipt_key: receipt_key.and_then(|key| Some((key.id(), key.to_pem().ok()?))),
         owner: port.hub.owner(&session),
         at_ms: session.since_ms,

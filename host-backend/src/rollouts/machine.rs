@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::spec::{Gates, Spec};
+use super::shadow::ShadowTally;
+use super::spec::{Gates, Part, Shadow, Spec};
 use super::tally::Tally;
 use crate::store::model::{Rollout, RolloutState};
 
@@ -21,17 +22,33 @@ pub struct Compared {
     pub former: Tally,
 }
 
+impl Compared {
+    /// What to judge a stage by: what the new release did in it, beside what the former one
+    /// did at the same time, or has done ever where hardly anybody has it any more.
+    #[must_use]
+    pub fn in_stage(&self, before: &Self, least: u32) -> Self {
+        let former = self.former.since(&before.former);
+        let few = former.runs < u64::from(least);
+        Self { new: self.new.since(&before.new), former: if few { self.former.clone() } else { former } }
+    }
+}
+
 /// What is known of a rollout at a moment.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// Members with a session: all, and those of them that have the release or refused it.
+    /// Of a shadow: that have it as that.
     pub present: u32,
     pub settled: u32,
     /// Members, there or not, that have it, and that refused it.
     pub have: u32,
     pub refused: u32,
-    /// By verb.
+    /// By verb, since the stage at hand began.
     pub verbs: BTreeMap<String, Compared>,
+    /// By verb, since the rollout began.
+    pub totals: BTreeMap<String, Compared>,
+    /// By verb, what it would have done where it was planned.
+    pub planned: BTreeMap<String, ShadowTally>,
 }
 
 /// What comes next.
@@ -47,6 +64,8 @@ pub enum Next {
     Succeed,
     /// A gate failed.
     RollBack { reason: String },
+    /// The shadow did not hold: nobody has the release, and an administrator decides.
+    Halt { reason: String },
 }
 
 /// What a running rollout does next.
@@ -55,34 +74,87 @@ pub fn next(rollout: &Rollout, spec: &Spec, facts: &Facts, now_ms: u64) -> Next 
     if rollout.state != RolloutState::Running {
         return Next::Wait;
     }
-    if let Some(reason) = broken(&spec.gates, facts) {
-        return Next::RollBack { reason };
+    let Some(part) = spec.part(rollout.stage) else { return Next::Wait };
+    match part {
+        Part::Shadow(shadow) => {
+            if let Some(reason) = refusals(&spec.gates, facts).or_else(|| departed(shadow, facts)) {
+                return Next::Halt { reason: format!("shadow: {reason}") };
+            }
+        }
+        Part::Stage(..) => {
+            if let Some(reason) = broken(&spec.gates, facts) {
+                return Next::RollBack { reason };
+            }
+        }
     }
     let Some(since) = rollout.soaking_ms else {
         // One that neither takes nor refuses it must not hold up all others for ever.
         let late = now_ms.saturating_sub(rollout.changed_ms) >= DEPLOY_WITHIN_MS;
         return if facts.have > 0 && (facts.settled >= facts.present || late) { Next::Soak } else { Next::Wait };
     };
-    let stage = rollout.stage as usize;
-    let soak_ms = spec.stages.get(stage).map_or(0, |stage| u64::from(stage.soak_secs) * 1_000);
-    if now_ms.saturating_sub(since) < soak_ms {
+    if now_ms.saturating_sub(since) < u64::from(part.who().soak_secs) * 1_000 {
         return Next::Wait;
     }
-    let enough = |compared: &Compared| compared.new.runs >= u64::from(spec.gates.min_samples);
-    if spec.gates.require_samples && !facts.verbs.values().any(enough) {
-        return Next::Wait;
+    match part {
+        Part::Shadow(shadow) => match unproven(shadow, facts) {
+            Some(reason) => Next::Halt { reason: format!("shadow: {reason}") },
+            None => Next::Advance,
+        },
+        Part::Stage(at, _) => {
+            let enough = |compared: &Compared| compared.new.runs >= u64::from(spec.gates.min_samples);
+            if spec.gates.require_samples && !facts.verbs.values().any(enough) {
+                return Next::Wait;
+            }
+            if at + 1 < spec.stages.len() { Next::Advance } else { Next::Succeed }
+        }
     }
-    if stage + 1 < spec.stages.len() { Next::Advance } else { Next::Succeed }
+}
+
+/// What a shadow did too often, in words.
+fn departed(shadow: &Shadow, facts: &Facts) -> Option<String> {
+    for (what, allowed, count) in [
+        ("departed", shadow.max_departed, (|t| t.departed) as fn(&ShadowTally) -> u64),
+        ("failed", shadow.max_failed, |t| t.failed),
+    ] {
+        let sum: u64 = facts.planned.values().map(count).sum();
+        if sum > u64::from(allowed) {
+            let worst = facts.planned.iter().max_by_key(|(_, tally)| count(tally));
+            let (verb, tally) = worst?;
+            let sample = tally.samples.iter().find(|sample| sample.verdict.as_str() == what);
+            let sample = sample.map(|sample| format!(", first {sample}")).unwrap_or_default();
+            let (of, compared) = (count(tally), tally.compared());
+            return Some(format!("{verb} {what} in {of} of {compared} invocations{sample}"));
+        }
+    }
+    None
+}
+
+/// What was not shown in a shadow's time, in words.
+fn unproven(shadow: &Shadow, facts: &Facts) -> Option<String> {
+    let compared: u64 = facts.planned.values().map(ShadowTally::compared).sum();
+    let secs = shadow.soak_secs;
+    if compared < u64::from(shadow.min_invocations) {
+        let (least, skipped) = (shadow.min_invocations, facts.planned.values().map(ShadowTally::skips).sum::<u64>());
+        return Some(format!("{compared} of {least} invocations were compared in {secs} s, {skipped} were skipped"));
+    }
+    // One that was never compared was not shown to be the same.
+    let (verb, tally) = facts.planned.iter().find(|(_, tally)| tally.compared() == 0)?;
+    Some(format!("{verb} was never compared in {secs} s, {} invocations were skipped", tally.skips()))
 }
 
 /// The first gate that does not hold, in words.
 #[must_use]
 pub fn broken(gates: &Gates, facts: &Facts) -> Option<String> {
+    refusals(gates, facts)
+        .or_else(|| facts.verbs.iter().find_map(|(verb, compared)| verb_broken(gates, verb, compared)))
+}
+
+fn refusals(gates: &Gates, facts: &Facts) -> Option<String> {
     let answered = facts.have + facts.refused;
     if facts.refused > 0 && f64::from(facts.refused) > gates.refused * f64::from(answered) {
         return Some(format!("refused: {} of {answered} members refuse the release", facts.refused));
     }
-    facts.verbs.iter().find_map(|(verb, compared)| verb_broken(gates, verb, compared))
+    None
 }
 
 fn verb_broken(gates: &Gates, verb: &str, Compared { new, former }: &Compared) -> Option<String> {
@@ -114,6 +186,9 @@ fn verb_broken(gates: &Gates, verb: &str, Compared { new, former }: &Compared) -
     }
     None
 }
+
+#[cfg(test)]
+mod shadow_tests;
 
 #[cfg(test)]
 mod tests {
@@ -154,7 +229,7 @@ mod tests {
 
     fn facts(new: Tally, former: Tally) -> Facts {
         let verbs = BTreeMap::from([("look".to_owned(), Compared { new, former })]);
-        Facts { present: 1, settled: 1, have: 1, refused: 0, verbs }
+        Facts { present: 1, settled: 1, have: 1, verbs, ..Facts::default() }
     }
 
     fn word(next: Next) -> String {

@@ -22,7 +22,8 @@ impl Rollouts {
         before: &HashSet<AgentId>,
     ) -> Result<Vec<AgentId>, RolloutError> {
         let parts = &self.inner.parts;
-        let Some(stage) = spec.stages.get(rollout.stage as usize) else { return Ok(Vec::new()) };
+        let Some(part) = spec.part(rollout.stage) else { return Ok(Vec::new()) };
+        let stage = part.who();
         if stage.percent == Some(100) {
             rollout.everyone = true;
             return Ok(Vec::new());
@@ -32,7 +33,7 @@ impl Rollouts {
             return Ok(selected.into_iter().filter(|agent| !before.contains(agent)).collect());
         }
         let present = parts.store.present_agents().await?;
-        Ok(draw(&rollout.id, stage, present, before, |agent| parts.hub.is_connected(agent)))
+        Ok(draw(&rollout.id, &stage, present, before, |agent| parts.hub.is_connected(agent)))
     }
 }
 

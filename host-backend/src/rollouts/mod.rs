@@ -7,6 +7,7 @@
 //! - [`machine`]: what comes next, as a pure function
 //! - [`members`]: whom a stage takes in
 //! - [`observe`], [`tally`]: what releases do, and who has them
+//! - [`shadow`]: what one would have done that nobody has
 //! - [`run`]: the task that brings rollouts on
 //! - [`kill`]: a release ends everywhere
 
@@ -15,6 +16,7 @@ pub mod machine;
 mod members;
 pub mod observe;
 mod run;
+pub mod shadow;
 pub mod spec;
 pub mod tally;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod tests;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
+use crate::authz::{Forbidden, Permit, action};
 use crate::catalog::{Catalog, MAX_OPEN, Open, StandError};
 use crate::clock::Clock;
 use crate::dispatch::Engine;
@@ -35,7 +38,8 @@ use crate::store::{Store, StoreError};
 pub use kill::Ended;
 pub use machine::Facts;
 pub use observe::Observer;
-pub use spec::{Gates, Spec, SpecError, Stage};
+pub use shadow::{ShadowGlance, ShadowTally};
+pub use spec::{Gates, Part, Shadow, Spec, SpecError, Stage};
 
 /// What rollouts work with.
 #[derive(Debug, Clone)]
@@ -64,6 +68,8 @@ struct Inner {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RolloutError {
+    #[error("the rollout was halted by its shadow")]
+    Halted(#[from] Forbidden),
     #[error("the rollout's stages or gates can't be used")]
     Spec(#[from] SpecError),
     #[error(transparent)]
@@ -153,7 +159,8 @@ impl Rollouts {
         let detail = format!("{plugin} {} to {} agents", release.version, members.len());
         let audit = parts.catalog.entry(by, "rollout.begin", rollout.id.clone(), detail);
         // It stands apart from the active one while it is rolled out.
-        let progress = Progress { rollout: rollout.clone(), members, standing: Some(Standing::Staged), audit };
+        let standing = Some(Standing::Staged);
+        let progress = Progress { members, standing, ..Progress::of(rollout.clone(), audit) };
         if !parts.catalog.proceed(progress, None).await? {
             return Err(RolloutError::Overtaken);
         }
@@ -174,7 +181,7 @@ impl Rollouts {
         let (state, action, standing) = match (steer, of.state) {
             (Steer::Pause, RolloutState::Running) => (RolloutState::Paused, "rollout.pause", None),
             (Steer::Resume, RolloutState::Paused) => (RolloutState::Running, "rollout.resume", None),
-            (Steer::Abort, RolloutState::Running | RolloutState::Paused) => {
+            (Steer::Abort, RolloutState::Running | RolloutState::Paused | RolloutState::Halted) => {
                 (RolloutState::Aborted, "rollout.abort", Some(Standing::Inactive))
             }
             (_, state) => return Err(RolloutError::State { state }),
@@ -183,13 +190,51 @@ impl Rollouts {
         let audit = parts.catalog.entry(by, action, of.id.clone(), of.digest.clone());
         let since = of.changed_ms;
         let rollout = self.changed(Rollout { state, reason, ..of });
-        let progress = Progress { rollout: rollout.clone(), members: Vec::new(), standing, audit };
+        let progress = Progress { standing, ..Progress::of(rollout.clone(), audit) };
         if !parts.catalog.proceed(progress, Some(since)).await? {
             return Err(RolloutError::Overtaken);
         }
         if steer == Steer::Abort {
             Metrics::count(&parts.metrics.rollouts, "aborted");
         }
+        self.inner.wake.notify_one();
+        Ok(rollout)
+    }
+
+    /// Go on with the first stage of a rollout that its shadow halted.
+    ///
+    /// # Errors
+    /// When there is none, it was not halted, or the stage takes in nobody.
+    pub async fn overrule(
+        &self,
+        plugin: &str,
+        id: &str,
+        permit: &Permit<action::Administer>,
+    ) -> Result<Rollout, RolloutError> {
+        let parts = &self.inner.parts;
+        let of = self.get(plugin, id).await?;
+        let snapshot = parts.catalog.snapshot();
+        let open = snapshot.open().iter().find(|open| open.rollout.id == of.id);
+        let Some(open) = open.filter(|_| of.state == RolloutState::Halted) else {
+            return Err(RolloutError::State { state: of.state });
+        };
+        let spec = Spec::stored(&of)?;
+        let since = of.changed_ms;
+        let audit = parts.catalog.entry(permit.name(), "rollout.overrule", of.id.clone(), of.reason.clone());
+        let mut rollout = Rollout { state: RolloutState::Running, reason: String::new(), ..of };
+        let (members, tallies) = self.advance(&mut rollout, &spec, open).await?;
+        if members.is_empty() && !rollout.everyone {
+            return Err(RolloutError::NoMembers);
+        }
+        let rollout = self.changed(rollout);
+        let progress =
+            Progress { members, anew: true, tallies: tallies.clone(), ..Progress::of(rollout.clone(), audit) };
+        if !parts.catalog.proceed(progress, Some(since)).await? {
+            return Err(RolloutError::Overtaken);
+        }
+        parts.observer.restore(tallies);
+        Metrics::count(&parts.metrics.rollouts, "overruled");
+        tracing::warn!(rollout = rollout.id, plugin, by = permit.name(), "shadow overruled");
         self.inner.wake.notify_one();
         Ok(rollout)
     }
@@ -211,10 +256,18 @@ impl Rollouts {
         let open = snapshot.open().iter().find(|open| open.rollout.id == rollout.id);
         let mut facts = open.map(|open| self.reach(open)).unwrap_or_default();
         let mut former = parts.observer.verbs(&rollout.former);
+        let (mut before, mut former_before) = parts.observer.before(&rollout.digest);
+        let least = Spec::stored(rollout).map_or(1, |spec| spec.gates.min_samples);
         for (verb, new) in parts.observer.verbs(&rollout.digest) {
-            let former = former.remove(&verb).unwrap_or_default();
-            facts.verbs.insert(verb, machine::Compared { new, former });
+            let total = machine::Compared { new, former: former.remove(&verb).unwrap_or_default() };
+            let before = machine::Compared {
+                new: before.remove(&verb).unwrap_or_default(),
+                former: former_before.remove(&verb).unwrap_or_default(),
+            };
+            facts.verbs.insert(verb.clone(), total.in_stage(&before, least));
+            facts.totals.insert(verb, total);
         }
+        facts.planned = parts.observer.planned(&rollout.digest);
         facts
     }
 
@@ -223,7 +276,8 @@ impl Rollouts {
         let hub = &self.inner.parts.hub;
         let digest = &open.rollout.digest;
         let mut facts = Facts::default();
-        self.inner.parts.observer.holders(&open.rollout.plugin, |holders| {
+        let shadow = open.rollout.is_shadowing();
+        self.inner.parts.observer.holders(&open.rollout.plugin, shadow, |holders| {
             use viworks_protocol::frame::PluginState::{Active, Refused};
             for (_, (_, state)) in holders.iter().filter(|(agent, (held, _))| held == digest && open.has(agent)) {
                 facts.have += u32::from(*state == Active);

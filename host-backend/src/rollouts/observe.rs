@@ -5,14 +5,24 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use viworks_protocol::frame::{PluginState, PluginStatus};
-use viworks_protocol::id::AgentId;
+use viworks_protocol::id::{AgentId, InvocationId};
 use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::shadow::Shadow;
 
+use super::shadow::{ShadowGlance, ShadowTally};
 use super::tally::{Sample, Tally};
 use crate::store::model::Command;
 
 /// Tallies that are kept; what would be more is not counted.
 const MAX_TALLIES: usize = 8_192;
+
+/// Plugins of which shadows are noted.
+const MAX_SHADOWED: usize = 64;
+
+/// Begins the name of what was counted before the stage at hand: of the release itself, and
+/// of the former one beside it.
+const BEFORE: &str = "before:";
+const FORMER: &str = "former:";
 
 /// A handle; clones share what was seen.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +32,13 @@ pub struct Observer(Arc<Mutex<Seen>>);
 struct Seen {
     /// By plugin, of those that roll out: what each agent says that it has.
     holders: HashMap<String, HashMap<AgentId, (String, PluginState)>>,
-    /// By release and name (`verb:…`).
+    /// The same of what they have as a shadow.
+    shadows: HashMap<String, HashMap<AgentId, (String, PluginState)>>,
+    /// Releases that are planned beside others now.
+    shadowing: BTreeSet<String>,
+    /// By release and name (`shadow:…`).
+    planned: BTreeMap<(String, String), ShadowTally>,
+    /// By release and name (`verb:…`, `before:…`, `former:…`).
     tallies: BTreeMap<(String, String), Tally>,
     /// By release and name (`capability:…`): effects seen.
     uses: BTreeMap<(String, String), u64>,
@@ -37,6 +53,7 @@ pub(crate) struct Glance {
     idle: bool,
     /// By capability.
     effects: BTreeMap<String, u64>,
+    shadow: Option<ShadowGlance>,
 }
 
 impl Glance {
@@ -57,7 +74,13 @@ impl Glance {
             Outcome::Cancelled | Outcome::Expired => true,
         };
         let sample = Sample { failed, denied, wall_us: report.cost.wall_us, cpu_us: report.cost.cpu_us };
-        Self { sample, idle, effects }
+        Self { sample, idle, effects, shadow: report.shadow.as_deref().map(ShadowGlance::of) }
+    }
+}
+
+impl Glance {
+    pub(crate) fn shadow_verdict(&self) -> Option<&'static str> {
+        self.shadow.as_ref().map(|ShadowGlance(shadow)| shadow.verdict.as_str())
     }
 }
 
@@ -74,7 +97,11 @@ impl Observer {
     pub(crate) fn restore(&self, stored: Vec<(String, String, String)>) {
         let mut seen = self.lock();
         for (digest, name, text) in stored {
-            if name.starts_with("capability:") {
+            if name.starts_with("shadow:") {
+                if let Ok(tally) = serde_json::from_str(&text) {
+                    seen.planned.insert((digest, name), tally);
+                }
+            } else if name.starts_with("capability:") {
                 seen.uses.insert((digest, name), text.parse().unwrap_or(0));
             } else if let Ok(tally) = serde_json::from_str(&text) {
                 seen.tallies.insert((digest, name), tally);
@@ -92,9 +119,12 @@ impl Observer {
         }
     }
 
-    /// Look away from all other plugins.
-    pub(crate) fn only(&self, plugins: &BTreeSet<&str>) {
-        self.lock().holders.retain(|plugin, _| plugins.contains(plugin.as_str()));
+    /// Look away from all other plugins; these releases are planned beside others now.
+    pub(crate) fn only(&self, plugins: &BTreeSet<&str>, shadowing: BTreeSet<String>) {
+        let mut seen = self.lock();
+        seen.holders.retain(|plugin, _| plugins.contains(plugin.as_str()));
+        seen.shadows.retain(|plugin, _| plugins.contains(plugin.as_str()));
+        seen.shadowing = shadowing;
     }
 
     pub(crate) fn watches(&self, plugin: &str) -> bool {
@@ -103,7 +133,10 @@ impl Observer {
 
     /// An agent says what it has of one plugin.
     pub(crate) fn sighted(&self, agent: &AgentId, status: &PluginStatus) {
-        if let Some(holders) = self.lock().holders.get_mut(&status.plugin) {
+        let mut seen = self.lock();
+        if status.shadow {
+            seen.planning(agent, status);
+        } else if let Some(holders) = seen.holders.get_mut(&status.plugin) {
             holders.insert(agent.clone(), (status.digest.clone(), status.state));
         }
     }
@@ -111,11 +144,13 @@ impl Observer {
     /// An agent says all that it has.
     pub(crate) fn hello(&self, agent: &AgentId, plugins: &[PluginStatus]) {
         let mut seen = self.lock();
+        seen.shadows.values_mut().for_each(|holders| drop(holders.remove(agent)));
+        plugins.iter().filter(|status| status.shadow).for_each(|status| seen.planning(agent, status));
         if seen.holders.is_empty() {
             return;
         }
         seen.holders.values_mut().for_each(|holders| drop(holders.remove(agent)));
-        for status in plugins {
+        for status in plugins.iter().filter(|status| !status.shadow) {
             if let Some(holders) = seen.holders.get_mut(&status.plugin) {
                 holders.insert(agent.clone(), (status.digest.clone(), status.state));
             }
@@ -123,10 +158,19 @@ impl Observer {
     }
 
     /// Invocations ended, each at its agent.
-    pub(crate) fn ended<'a>(&self, ended: impl Iterator<Item = (&'a AgentId, &'a Command, &'a Glance)>) {
+    pub(crate) fn ended<'a>(
+        &self,
+        ended: impl Iterator<Item = (&'a AgentId, &'a InvocationId, &'a Command, &'a Glance)>,
+    ) {
         let mut seen = self.lock();
-        for (agent, command, glance) in ended.filter(|(_, _, glance)| !glance.idle) {
+        for (agent, invocation, command, glance) in ended {
             let seen = &mut *seen;
+            if let Some(ShadowGlance(shadow)) = &glance.shadow {
+                seen.shadowed(agent, invocation, command, shadow);
+            }
+            if glance.idle {
+                continue;
+            }
             let held = seen.holders.get(&command.plugin).and_then(|holders| holders.get(agent));
             let digest = match held {
                 // While both are about, what the agent says it has active.
@@ -152,9 +196,10 @@ impl Observer {
     pub(crate) fn take_changed(&self) -> Vec<(String, String, String)> {
         let mut seen = self.lock();
         let changed = std::mem::take(&mut seen.changed);
-        let text = |key: &(String, String)| match seen.tallies.get(key) {
-            Some(tally) => serde_json::to_string(tally).ok(),
-            None => seen.uses.get(key).map(u64::to_string),
+        let text = |key: &(String, String)| match (seen.tallies.get(key), seen.planned.get(key)) {
+            (Some(tally), _) => serde_json::to_string(tally).ok(),
+            (None, Some(tally)) => serde_json::to_string(tally).ok(),
+            (None, None) => seen.uses.get(key).map(u64::to_string),
         };
         changed.into_iter().filter_map(|key| text(&key).map(|text| (key.0, key.1, text))).collect()
     }
@@ -168,6 +213,7 @@ impl Observer {
     pub(crate) fn forget(&self, digest: &str) {
         let mut seen = self.lock();
         seen.tallies.retain(|(of, _), _| of != digest);
+        seen.planned.retain(|(of, _), _| of != digest);
         seen.changed.retain(|(of, _)| of != digest);
     }
 
@@ -179,6 +225,35 @@ impl Observer {
         of.filter_map(|((_, name), tally)| Some((name.strip_prefix("verb:")?.to_owned(), tally.clone()))).collect()
     }
 
+    /// What a release did before the stage at hand, and the former one's share of it, by verb.
+    pub(crate) fn before(&self, digest: &str) -> (BTreeMap<String, Tally>, BTreeMap<String, Tally>) {
+        let seen = self.lock();
+        let named = |begin: &str| {
+            let of = seen.tallies.iter().filter(|((of, _), _)| of == digest);
+            of.filter_map(|((_, name), tally)| Some((name.strip_prefix(begin)?.to_owned(), tally.clone()))).collect()
+        };
+        (named(BEFORE), named(FORMER))
+    }
+
+    /// What both have done so far, to be kept as what was before the next stage.
+    pub(crate) fn stage_begins(&self, digest: &str, former: &str) -> Vec<(String, String, String)> {
+        let named = |begin: &'static str, of: BTreeMap<String, Tally>| {
+            let row = move |(verb, tally): (String, Tally)| {
+                Some((digest.to_owned(), format!("{begin}{verb}"), serde_json::to_string(&tally).ok()?))
+            };
+            of.into_iter().filter_map(row)
+        };
+        named(BEFORE, self.verbs(digest)).chain(named(FORMER, self.verbs(former))).collect()
+    }
+
+    /// What a release would have done where it was planned, by verb.
+    #[must_use]
+    pub fn planned(&self, digest: &str) -> BTreeMap<String, ShadowTally> {
+        let seen = self.lock();
+        let of = seen.planned.iter().filter(|((of, _), _)| of == digest);
+        of.filter_map(|((_, name), tally)| Some((name.strip_prefix("shadow:")?.to_owned(), tally.clone()))).collect()
+    }
+
     /// Effects that were seen of a release, by capability.
     #[must_use]
     pub fn effects(&self, digest: &str) -> BTreeMap<String, u64> {
@@ -187,13 +262,37 @@ impl Observer {
         of.filter_map(|((_, name), uses)| Some((name.strip_prefix("capability:")?.to_owned(), *uses))).collect()
     }
 
-    /// What each agent has of a watched plugin: the digest, and whether it is active.
+    /// What each agent has of a watched plugin, or has as its shadow: the digest, and whether
+    /// it is active.
     pub(crate) fn holders<T>(
         &self,
         plugin: &str,
+        shadow: bool,
         read: impl FnOnce(&HashMap<AgentId, (String, PluginState)>) -> T,
     ) -> T {
         let seen = self.lock();
-        read(seen.holders.get(plugin).unwrap_or(&HashMap::new()))
+        let holders = if shadow { &seen.shadows } else { &seen.holders };
+        read(holders.get(plugin).unwrap_or(&HashMap::new()))
+    }
+}
+
+impl Seen {
+    fn planning(&mut self, agent: &AgentId, status: &PluginStatus) {
+        if self.shadows.len() < MAX_SHADOWED || self.shadows.contains_key(&status.plugin) {
+            let holders = self.shadows.entry(status.plugin.clone()).or_default();
+            holders.insert(agent.clone(), (status.digest.clone(), status.state));
+        }
+    }
+
+    /// Of a release that nobody plans now it is late or made up.
+    fn shadowed(&mut self, agent: &AgentId, invocation: &InvocationId, command: &Command, shadow: &Shadow) {
+        if !self.shadowing.contains(&shadow.digest) {
+            return;
+        }
+        let key = (shadow.digest.clone(), format!("shadow:{}", command.verb));
+        if self.planned.len() < MAX_TALLIES || self.planned.contains_key(&key) {
+            self.planned.entry(key.clone()).or_default().add(agent, invocation, shadow);
+            self.changed.insert(key);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use viworks_protocol::id::AgentId;
 
 use super::machine::{self, Next};
 use super::spec::Spec;
@@ -38,7 +39,7 @@ impl Rollouts {
         self.write_tallies().await;
         let snapshot = self.inner.parts.catalog.snapshot();
         let plugins: BTreeSet<&str> = snapshot.open().iter().map(|open| open.rollout.plugin.as_str()).collect();
-        self.inner.parts.observer.only(&plugins);
+        self.inner.parts.observer.only(&plugins, shadowing(snapshot.open()));
         for open in snapshot.open() {
             let id = &open.rollout.id;
             if let Err(error) = self.watch(&open.rollout.plugin).await {
@@ -65,27 +66,33 @@ impl Rollouts {
     async fn bring_on(&self, open: &Open) -> Result<(), RolloutError> {
         let parts = &self.inner.parts;
         let of = &open.rollout;
-        let spec: Spec = serde_json::from_str(&of.spec)
-            .map_err(|_| StoreError::Corrupt { what: "rollout", text: of.spec.clone() })?;
+        let spec = Spec::stored(of)?;
         let now_ms = parts.clock.now_ms();
         let next = machine::next(of, &spec, &self.facts(of), now_ms);
         let (mut rollout, mut members, mut standing) = (of.clone(), Vec::new(), None);
+        let (mut anew, mut tallies) = (false, Vec::new());
+        let words = |stage: u32| spec.part(stage).map(|part| part.words(spec.stages.len())).unwrap_or_default();
         let (kind, detail) = match next {
             Next::Wait => return Ok(()),
             Next::Soak => {
                 rollout.soaking_ms = Some(now_ms);
-                ("soaking", format!("stage {}", of.stage + 1))
+                ("soaking", words(of.stage))
             }
             Next::Advance => {
-                rollout.stage += 1;
-                rollout.soaking_ms = None;
-                members = self.members(&mut rollout, &spec, &open.members).await?;
-                ("advanced", format!("stage {} of {}, {} more", rollout.stage + 1, spec.stages.len(), members.len()))
+                // Who planned it is not thereby the first to have it.
+                anew = of.is_shadowing();
+                (members, tallies) = self.advance(&mut rollout, &spec, open).await?;
+                ("advanced", format!("{}, {} more", words(rollout.stage), members.len()))
             }
             Next::Succeed => {
                 rollout.state = RolloutState::Succeeded;
                 standing = Some(Standing::Active);
                 ("succeeded", format!("{} is active", of.digest))
+            }
+            Next::Halt { reason } => {
+                rollout.state = RolloutState::Halted;
+                rollout.reason.clone_from(&reason);
+                ("halted", reason)
             }
             Next::RollBack { reason } => {
                 rollout.state = RolloutState::RolledBack;
@@ -97,12 +104,29 @@ impl Rollouts {
         let rollout = Rollout { ..self.changed(rollout) };
         tracing::info!(rollout = of.id, plugin = of.plugin, kind, detail, "rollout");
         let audit = parts.catalog.entry("backend", &format!("rollout.{kind}"), of.id.clone(), detail);
-        let progress = Progress { rollout, members, standing, audit };
+        let progress = Progress { members, anew, tallies: tallies.clone(), standing, ..Progress::of(rollout, audit) };
         // An operator was quicker: the next look sees what he did.
         if parts.catalog.proceed(progress, Some(of.changed_ms)).await? {
             Metrics::count(&parts.metrics.rollouts, kind);
+            parts.observer.restore(tallies);
         }
         Ok(())
+    }
+
+    /// The next part of a rollout: its new members, and what is counted no more.
+    pub(super) async fn advance(
+        &self,
+        rollout: &mut Rollout,
+        spec: &Spec,
+        open: &Open,
+    ) -> Result<(Vec<AgentId>, Vec<(String, String, String)>), RolloutError> {
+        let shadowed = rollout.is_shadowing();
+        let before = if shadowed { Default::default() } else { open.members.clone() };
+        rollout.stage += 1;
+        (rollout.soaking_ms, rollout.everyone) = (None, rollout.everyone && !shadowed);
+        // What waits in memory is in this as well, and need not be written first.
+        let tallies = self.inner.parts.observer.stage_begins(&rollout.digest, &rollout.former);
+        Ok((self.members(rollout, spec, &before).await?, tallies))
     }
 
     async fn write_tallies(&self) {
@@ -116,4 +140,10 @@ impl Rollouts {
             parts.observer.give_back(changed);
         }
     }
+}
+
+/// The releases that are planned beside others now.
+pub(super) fn shadowing(open: &[Open]) -> BTreeSet<String> {
+    let shadows = open.iter().filter(|open| open.rollout.is_shadowing());
+    shadows.map(|open| open.rollout.digest.clone()).collect()
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-use crate::store::model::Selector;
+use crate::store::StoreError;
+use crate::store::model::{Rollout, Selector};
 
 const MAX_STAGES: usize = 20;
 const MAX_SOAK_SECS: u32 = 30 * 24 * 3_600;
@@ -14,6 +15,9 @@ const MAX_SOAK_SECS: u32 = 30 * 24 * 3_600;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
+    /// Before the first stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     pub stages: Vec<Stage>,
     #[serde(default)]
     pub gates: Gates,
@@ -40,6 +44,60 @@ pub struct Stage {
     /// Once all members that are there have the release, it is watched for so long.
     #[serde(default = "soak")]
     pub soak_secs: u32,
+}
+
+/// Before anybody gets the release it is planned beside the former one, on these agents:
+/// exactly one of `agents`, `percent`, `channel` and `selector`. Nothing of it is applied.
+/// Where it would do something else, the rollout is halted, and an administrator decides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = ShadowStage)]
+pub struct Shadow {
+    /// So many agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agents: Option<u32>,
+    /// So many of a hundred agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub percent: Option<u8>,
+    /// Every agent whose label `channel` is this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// Every agent for which all given conditions hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Group>,
+    /// Once all of them that are there have it, it is watched for so long.
+    pub soak_secs: u32,
+    /// So many invocations must have been compared in that time.
+    #[schema(minimum = 1)]
+    pub min_invocations: u32,
+    /// So many may have other effects than the former release's.
+    pub max_departed: u32,
+    /// So many may fail where the former release does not.
+    pub max_failed: u32,
+}
+
+impl Default for Shadow {
+    fn default() -> Self {
+        Self {
+            agents: None,
+            percent: None,
+            channel: None,
+            selector: None,
+            soak_secs: soak(),
+            min_invocations: 10,
+            max_departed: 0,
+            max_failed: 0,
+        }
+    }
+}
+
+/// A part of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Part<'s> {
+    Shadow(&'s Shadow),
+    /// Its number, from 0.
+    Stage(usize, &'s Stage),
 }
 
 fn soak() -> u32 {
@@ -105,11 +163,25 @@ fn fault(at: impl Into<String>, what: impl Into<String>) -> Result<(), SpecError
 }
 
 impl Spec {
+    /// A rollout's spec as it is stored.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn stored(of: &Rollout) -> Result<Self, StoreError> {
+        serde_json::from_str(&of.spec).map_err(|_| StoreError::Corrupt { what: "rollout", text: of.spec.clone() })
+    }
+
     /// # Errors
     /// The first fault.
     pub fn check(&self) -> Result<(), SpecError> {
         if self.stages.is_empty() || self.stages.len() > MAX_STAGES {
             return fault("stages", format!("between 1 and {MAX_STAGES} are wanted"));
+        }
+        if let Some(shadow) = &self.shadow {
+            shadow.who().check("shadow")?;
+            if shadow.min_invocations == 0 {
+                return fault("shadow/min_invocations", "at least 1");
+            }
         }
         for (n, stage) in self.stages.iter().enumerate() {
             stage.check(&format!("stages/{n}"))?;
@@ -129,6 +201,45 @@ impl Spec {
             }
         }
         Ok(())
+    }
+}
+
+impl Spec {
+    /// What the stored `stage` of a rollout means: the shadow, where there is one, is 0.
+    #[must_use]
+    pub fn part(&self, stage: u32) -> Option<Part<'_>> {
+        let at = match (&self.shadow, stage) {
+            (Some(shadow), 0) => return Some(Part::Shadow(shadow)),
+            (Some(_), stage) => stage as usize - 1,
+            (None, stage) => stage as usize,
+        };
+        self.stages.get(at).map(|stage| Part::Stage(at, stage))
+    }
+}
+
+impl Shadow {
+    /// Its agents and its time.
+    #[must_use]
+    pub fn who(&self) -> Stage {
+        let Self { agents, percent, channel, selector, soak_secs, .. } = self.clone();
+        Stage { agents, percent, channel, selector, soak_secs }
+    }
+}
+
+impl Part<'_> {
+    #[must_use]
+    pub fn who(&self) -> Stage {
+        match self {
+            Self::Shadow(shadow) => shadow.who(),
+            Self::Stage(_, stage) => (*stage).clone(),
+        }
+    }
+
+    pub(super) fn words(&self, of: usize) -> String {
+        match self {
+            Self::Shadow(_) => "shadow".to_owned(),
+            Self::Stage(at, _) => format!("stage {} of {of}", at + 1),
+        }
     }
 }
 
@@ -187,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn a_shadow_comes_before_the_stages() {
+        let spec = |shadow: serde_json::Value| {
+            serde_json::from_value::<Spec>(json!({"shadow": shadow, "stages": [{"agents": 1}, {"percent": 100}]}))
+                .expect("a spec")
+        };
+        let with = spec(json!({"percent": 10}));
+        assert!(with.check().is_ok());
+        let Some(Part::Shadow(shadow)) = with.part(0) else { panic!("{:?}", with.part(0)) };
+        assert_eq!((shadow.soak_secs, shadow.min_invocations, shadow.max_departed, shadow.max_failed), (300, 10, 0, 0));
+        assert!(matches!(with.part(1), Some(Part::Stage(0, _))) && with.part(3).is_none());
+        let without = spec(json!(null));
+        assert!(matches!(without.part(0), Some(Part::Stage(0, _))) && without.part(2).is_none());
+    }
+
+    #[test]
     fn faults_are_named() {
         for (spec, word) in [
             (json!({"stages": []}), "stages"),
@@ -196,6 +322,12 @@ mod tests {
             (json!({"stages": [{"percent": 101}]}), "stages/0/percent"),
             (json!({"stages": [{"selector": {}}]}), "selects nobody"),
             (json!({"stages": [{"percent": 1, "soak": 3}]}), "unknown field"),
+            (json!({"stages": [{"percent": 1}], "shadow": {}}), "exactly one"),
+            (
+                json!({"stages": [{"percent": 1}], "shadow": {"agents": 1, "min_invocations": 0}}),
+                "shadow/min_invocations",
+            ),
+            (json!({"stages": [{"percent": 1}], "shadow": {"agents": 1, "max": 0}}), "unknown field"),
             (json!({"stages": [{"percent": 1}], "gates": {"errors": 2}}), "gates/errors"),
             (json!({"stages": [{"percent": 1}], "gates": {"latency": 0.5}}), "gates/latency"),
             (json!({"stages": [{"percent": 1}], "gates": {"min_samples": 0}}), "gates/min_samples"),

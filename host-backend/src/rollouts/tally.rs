@@ -49,6 +49,20 @@ impl Tally {
         *self.wall.entry(step(sample.wall_us)).or_default() += 1;
     }
 
+    /// What was added since it was `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let steps =
+            self.wall.iter().map(|(step, n)| (*step, n.saturating_sub(before.wall.get(step).copied().unwrap_or(0))));
+        Self {
+            runs: self.runs.saturating_sub(before.runs),
+            failed: self.failed.saturating_sub(before.failed),
+            denied: self.denied.saturating_sub(before.denied),
+            cpu_us: self.cpu_us.saturating_sub(before.cpu_us),
+            wall: steps.filter(|(_, n)| *n > 0).collect(),
+        }
+    }
+
     /// The share of runs that failed; 0 without runs.
     #[must_use]
     pub fn failure_rate(&self) -> f64 {
@@ -102,6 +116,22 @@ mod tests {
         let text = serde_json::to_string(&tally).expect("JSON");
         assert_eq!(serde_json::from_str::<Tally>(&text).expect("a tally"), tally);
         assert_eq!(Tally::default().p95_wall_us(), 0.0);
+    }
+
+    #[test]
+    fn what_came_since_is_the_difference() {
+        let add =
+            |tally: &mut Tally, failed, wall_us| tally.add(Sample { failed, denied: !failed, wall_us, cpu_us: 7 });
+        let (mut before, mut since) = (Tally::default(), Tally::default());
+        add(&mut before, true, 10);
+        let mut whole = before.clone();
+        for wall_us in [10, 5_000] {
+            add(&mut whole, false, wall_us);
+            add(&mut since, false, wall_us);
+        }
+        assert_eq!(whole.since(&before), since);
+        assert_eq!(whole.since(&whole), Tally::default());
+        assert_eq!(before.since(&whole), Tally::default(), "never less than nothing");
     }
 
     #[test]

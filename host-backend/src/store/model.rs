@@ -185,6 +185,8 @@ states! {
     RolloutState {
         Running = "running",
         Paused = "paused",
+        /// Its shadow departed: an administrator decides.
+        Halted = "halted",
         Succeeded = "succeeded",
         /// A gate failed: its members were offered the former release again.
         RolledBack = "rolled_back",
@@ -420,7 +422,7 @@ pub struct Rollout {
     /// Stages and gates as JSON (`rollouts::Spec`).
     pub spec: String,
     pub state: RolloutState,
-    /// The stage at hand, from 0.
+    /// The stage at hand, from 0; where the spec has a shadow, that is stage 0.
     pub stage: u32,
     /// When the stage's last member that is there had the release: soaking began.
     pub soaking_ms: Option<u64>,
@@ -434,10 +436,24 @@ pub struct Rollout {
     pub finished_ms: Option<u64>,
 }
 
+impl Rollout {
+    /// Whether its members plan the release beside the former one, and none has it active.
+    #[must_use]
+    pub fn is_shadowing(&self) -> bool {
+        /// The one thing of a spec that the catalogue has to know.
+        #[derive(serde::Deserialize)]
+        struct Spec {
+            #[serde(default)]
+            shadow: Option<serde::de::IgnoredAny>,
+        }
+        self.stage == 0 && serde_json::from_str(&self.spec).is_ok_and(|spec: Spec| spec.shadow.is_some())
+    }
+}
+
 impl RolloutState {
     #[must_use]
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Running | Self::Paused)
+        matches!(self, Self::Running | Self::Paused | Self::Halted)
     }
 }
 

@@ -37,7 +37,19 @@ pub struct Progress {
     pub rollout: Rollout,
     /// New members, of the stage at hand.
     pub members: Vec<AgentId>,
+    /// Whether they are the only ones from now on.
+    pub anew: bool,
+    /// What is counted from now on: digest, name, tally.
+    pub tallies: Vec<(String, String, String)>,
     /// Where its release stands from now on, if that changes.
     pub standing: Option<Standing>,
     pub audit: AuditEntry,
+}
+
+impl Progress {
+    /// Nothing but the rollout itself changes.
+    #[must_use]
+    pub fn of(rollout: Rollout, audit: AuditEntry) -> Self {
+        Self { rollout, members: Vec::new(), anew: false, tallies: Vec::new(), standing: None, audit }
+    }
 }

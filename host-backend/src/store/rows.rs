@@ -281,6 +281,7 @@ pub(super) fn holder(row: &impl RowExt) -> Result<(AgentId, PluginStatus), Store
         digest: row.text("digest")?,
         state,
         detail: row.maybe_text("detail")?,
+        shadow: false,
     };
     Ok((row.parsed("agent")?, status))
 }

@@ -61,6 +61,7 @@ impl Served {
             digest: hex::encode(Sha256::digest(&component)),
             component_size: component.len() as u32,
             statements_size: statements.len() as u32,
+            shadow: false,
         };
         Self { offer, component, statements: statements.into_bytes(), total: None }
     }

@@ -128,7 +128,7 @@ impl Call {
         tracing::warn!(
             target: "audit",
             invocation = %self.facts.invocation, plugin = %self.facts.plugin, caller = %self.facts.caller,
-            rule = %refused.rule, %message, "denied"
+            rule = %refused.rule, planned = self.recorder.is_plan(), %message, "denied"
         );
         Failure::Denied { capability, rule: refused.rule.clone(), message }
     }

@@ -6,10 +6,11 @@
 //! as it is (and as the plan so far has it), or refuses → `recorder` journals and applies,
 //! or records → [`rollback`] takes back what a verb left that failed → [`undo`] takes back a
 //! finished command. `step` is an effect with what became of it; `plan` the digest of many;
-//! `diff` the lines that people read.
+//! `diff` the lines that people read; [`compare`] what a release did with what another would do.
 
 #[cfg(test)]
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod diff;
 mod plan;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub mod undo;
 
 pub use plan::{PlanSubject, digest};
 pub use recorder::Recorder;
+pub(crate) use recorder::{Ahead, Untold};
 pub use step::{Step, StepState};
 
 use serde::{Deserialize, Serialize};

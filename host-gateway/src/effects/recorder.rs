@@ -4,12 +4,13 @@
 //! `read`, irreversible ones of verbs that were released as `change`, and every effect that
 //! a binding plan does not have next.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use viworks_protocol::id::{CommandId, InvocationId};
 use viworks_protocol::outcome::{EffectReport, EffectState};
 use viworks_signing::release::EffectClass;
@@ -19,7 +20,7 @@ use super::rollback::{self, settle};
 use super::{Effect, Foreseen, Step, StepState};
 use crate::failure::Failure;
 use crate::host::Host;
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::receipts::Uses;
 use crate::recording::TapeHandle;
 
@@ -29,8 +30,9 @@ pub struct Recorder {
     class: EffectClass,
     journal: Journal,
     host: Arc<Host>,
-    /// A plan of this.
-    planning: Option<PlanSubject>,
+    planning: Option<Planning>,
+    /// Until this has ended, nothing happens.
+    ahead: Option<Ahead>,
     /// The effects that may happen, in order.
     bound: Option<Vec<EffectReport>>,
     departed: Option<String>,
@@ -43,6 +45,33 @@ pub struct Recorder {
     applying: Option<JoinHandle<Result<Value, Failure>>>,
     uses: Uses,
     tape: Option<TapeHandle>,
+}
+
+/// Why nothing happens.
+#[derive(Debug)]
+enum Planning {
+    /// It was asked for: an apply may be bound to it.
+    Asked(PlanSubject),
+    /// Beside the invocation of another release.
+    Shadow(Untold),
+}
+
+/// Of a shadow: the first planned effect whose answer only doing it could tell.
+pub(crate) type Untold = Arc<OnceLock<usize>>;
+
+/// A shadow that looks at the host as it is before the first effect, until a time.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    pub(crate) ended: CancellationToken,
+    pub(crate) until: Instant,
+}
+
+impl Ahead {
+    /// It has ended, or its time is over.
+    pub(crate) async fn over(&self) {
+        // Late is late: nobody waits longer for a comparison.
+        let _ = timeout_at(self.until, self.ended.cancelled()).await;
+    }
 }
 
 /// An invocation with more effects than this is stopped.
@@ -61,6 +90,7 @@ impl Recorder {
             journal,
             host,
             planning: None,
+            ahead: None,
             bound: None,
             departed: None,
             kept_as: None,
@@ -70,6 +100,21 @@ impl Recorder {
             uses: Uses::default(),
             tape: None,
         }
+    }
+
+    /// Of a shadow: effects are recorded, the host stays as it is, and no apply can be bound
+    /// to that. It has no journal: an effect that has no intent never happens, so that even a
+    /// defect here could not let one.
+    #[must_use]
+    pub(crate) fn shadow(invocation: InvocationId, class: EffectClass, host: Arc<Host>, untold: Untold) -> Self {
+        let recorder = Self::new(invocation, class, Journal::unusable(JournalError::Stopped), host);
+        Self { planning: Some(Planning::Shadow(untold)), ..recorder }
+    }
+
+    /// Let nothing happen while a shadow looks at the host, within its time.
+    #[must_use]
+    pub(crate) fn after(self, ahead: Ahead) -> Self {
+        Self { ahead: Some(ahead), ..self }
     }
 
     /// What it was granted and refused is noted here.
@@ -95,7 +140,7 @@ impl Recorder {
     /// Effects are recorded, and the host stays as it is.
     #[must_use]
     pub fn planning(self, subject: PlanSubject) -> Self {
-        Self { planning: Some(subject), ..self }
+        Self { planning: Some(Planning::Asked(subject)), ..self }
     }
 
     /// Only these effects may happen, in this order.
@@ -141,11 +186,18 @@ impl Recorder {
         if self.departed.is_some() {
             return Err(Failure::Failed("the invocation departed from its plan".into()));
         }
-        if self.planning.is_some() {
+        if let Some(planning) = &self.planning {
             let Foreseen { effect, answer } = effect.foresee(&self.host, &self.planned).await?;
+            if let (Planning::Shadow(untold), Err(_)) = (planning, &answer) {
+                // A second one is after the first.
+                let _ = untold.set(self.planned.len());
+            }
             self.allow(&effect)?;
             self.planned.push(effect);
             return answer;
+        }
+        if let Some(ahead) = self.ahead.take() {
+            ahead.over().await;
         }
         let turn = effect.turn(&self.host).await;
         let Foreseen { effect, .. } = effect.foresee(&self.host, &[]).await?;
@@ -157,7 +209,7 @@ impl Recorder {
         self.steps.push(Step { seq, effect: effect.clone(), state: StepState::Intended });
         let host = Arc::clone(&self.host);
         let applying = self.applying.insert(tokio::spawn(async move {
-            let _turn = turn;
+            let (_turn, _change) = (turn, host.changes.one());
             effect.apply(&host).await
         }));
         let applied = applying.await;
@@ -198,11 +250,11 @@ impl Recorder {
     /// The verb has ended. A plan gets its digest; what a failed verb did is taken back, in
     /// reverse order; what can be undone later is kept for that. Ends in bounded time.
     pub async fn end(&mut self, succeeded: bool) -> Option<String> {
-        if let Some(subject) = &self.planning {
+        if let Some(planning) = &self.planning {
             let effects = self.reports();
             let digest = digest(&effects);
             // Reads have nothing to bind, and never touch the disk.
-            if self.class != EffectClass::Read {
+            if let (Planning::Asked(subject), true) = (planning, self.class != EffectClass::Read) {
                 self.journal.keep_plan(&digest, subject, &effects).await;
             }
             return Some(digest);

@@ -92,7 +92,7 @@ async fn take_back(
     };
     let host = Arc::clone(host);
     let applying = tokio::spawn(async move {
-        let _turn = turn;
+        let (_turn, _change) = (turn, host.changes.one());
         effect.apply(&host).await
     });
     let state = match timeout_at(deadline, applying).await {

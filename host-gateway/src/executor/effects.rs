@@ -105,6 +105,7 @@ impl Inner {
             effects: recorder.reports(),
             plan,
             receipt: None,
+            shadow: None,
             log,
             log_truncated: false,
             cost: Cost { wall_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), ..Cost::default() },

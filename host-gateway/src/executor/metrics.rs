@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::shadow::Verdict;
 
 /// Upper bounds of the histogram of wall time, in microseconds; one more bucket is open.
 pub const WALL_BUCKETS_US: [u64; 10] =
@@ -20,6 +21,8 @@ pub struct Metrics {
     pub queued: AtomicU32,
     /// In the order of [`Outcome::ALL`].
     pub outcomes: [AtomicU64; 6],
+    /// Plans of shadows, in the order of [`Verdict::ALL`].
+    pub shadows: [AtomicU64; 4],
     /// Ended by a limit, a deadline, a trap; `failed` all of them.
     pub limits: AtomicU64,
     pub timeouts: AtomicU64,
@@ -36,6 +39,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    pub(super) fn shadowed(&self, verdict: Verdict) {
+        if let Some(counter) = Verdict::ALL.iter().position(|v| *v == verdict).and_then(|i| self.shadows.get(i)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn ended(&self, report: &Report) {
         let add = |counter: &AtomicU64, n: u64| counter.fetch_add(n, Ordering::Relaxed);
         if let Some(i) = Outcome::ALL.iter().position(|o| *o == report.outcome) {

@@ -10,6 +10,7 @@ mod effects;
 mod metrics;
 mod reads;
 mod serve;
+mod shadow;
 
 pub use metrics::{Metrics, WALL_BUCKETS_US};
 
@@ -30,6 +31,7 @@ use crate::host::Host;
 use crate::journal::Journal;
 use crate::plugins::Registry;
 use crate::recording::Recordings;
+use crate::runtime::SHADOWS;
 use reads::Reads;
 
 /// Events that wait for `link`. Reports wait for room, progress does not.
@@ -93,6 +95,7 @@ struct Inner {
     journal: Journal,
     events: mpsc::Sender<Event>,
     slots: Semaphore,
+    shadows: Arc<Semaphore>,
     /// How many wait for a slot.
     waiting: AtomicU32,
     live: Mutex<HashMap<InvocationId, Arc<Live>>>,
@@ -125,6 +128,7 @@ impl Executor {
         let (events, receiver) = mpsc::channel(EVENTS);
         let inner = Inner {
             slots: Semaphore::new(config.max_concurrency.max(1) as usize),
+            shadows: Arc::new(Semaphore::new(SHADOWS as usize)),
             config,
             registry,
             host,

@@ -15,6 +15,7 @@ use viworks_protocol::warrant::{Mode, VerifiedWarrant};
 use viworks_signing::release::EffectClass;
 
 use super::metrics::Gauge;
+use super::shadow::Beside;
 use super::{Event, Inner, Live, lock};
 use crate::capabilities::{Facts, Progress};
 use crate::journal::{Admission, REMEMBER_MS};
@@ -245,6 +246,11 @@ impl Inner {
             Some(tape) => recorder.with_tape(tape.clone()),
             None => recorder,
         };
+        let beside = self.beside(warrant, target, &facts, live);
+        let recorder = match beside.as_ref().and_then(Beside::ahead) {
+            Some(ahead) => recorder.after(ahead),
+            None => recorder,
+        };
         let invocation = Invocation {
             facts,
             grant: plugin.grant().clone(),
@@ -255,7 +261,10 @@ impl Inner {
             progress: Progress::to(invocation.clone(), self.events.clone()),
         };
         let run = plugin.prepared().invoke(&order.verb, warrant.args(), invocation);
-        let report = plugin.while_lawful(&live.cancel, run).await;
+        let mut report = plugin.while_lawful(&live.cancel, run).await;
+        if let Some(beside) = beside {
+            report.shadow = Some(Box::new(self.compared(beside, &report).await));
+        }
         if let (Some(recordings), Some(tape)) = (self.recordings.get(), &tape) {
             recordings.keep(warrant, self.config.agent.as_str(), plugin, tape, &report);
         }

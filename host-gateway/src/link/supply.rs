@@ -325,8 +325,8 @@ async fn late(due: Option<Instant>) {
 }
 
 fn status(offer: &PluginOffer, state: PluginState, detail: Option<String>) -> PluginStatus {
-    let PluginOffer { plugin, version, digest, .. } = offer.clone();
-    PluginStatus { plugin, version, digest, state, detail }
+    let PluginOffer { plugin, version, digest, shadow, .. } = offer.clone();
+    PluginStatus { plugin, version, digest, state, detail, shadow }
 }
 
 impl std::fmt::Debug for Supply {

@@ -173,6 +173,7 @@ mod tests {
             digest: hex::encode(Sha256::digest(component)),
             component_size: component.len() as u32,
             statements_size: statements.len() as u32,
+            shadow: false,
         }
     }
 

@@ -11,7 +11,7 @@ use wasmtime::component::Component;
 use super::admit::{AdmittedPlugin, Basis, Bundle, Vouched};
 use super::compile::CompileError;
 use super::store::{Activation, Entry};
-use super::{Inner, InstallError, Slot, lock, registry};
+use super::{Inner, InstallError, Shadow, Slot, lock, registry};
 use crate::runtime::Prepared;
 
 /// How often rules may change under one hot load before it gives up its turn.
@@ -28,6 +28,9 @@ impl Inner {
             let newer = self.basis();
             if basis.is(&newer) {
                 self.registry.would_take(&plugin)?;
+                if offer.shadow {
+                    return Ok(self.beside(plugin, started));
+                }
                 let status = registry::status(&plugin);
                 let dropped = self.registry.slot(&offer.plugin).kept;
                 store.activate(Activation {
@@ -40,6 +43,7 @@ impl Inner {
                 })?;
                 let signers = plugin.signers().join(",");
                 self.registry.swap(plugin)?;
+                self.drop_shadows(|shadow| shadow.digest() == offer.digest, |_| true);
                 let slot = self.registry.slot(&offer.plugin);
                 if let Some(gone) = dropped.filter(|gone| !slot.holds(gone.digest())) {
                     self.cache.remove(gone.digest());
@@ -60,6 +64,22 @@ impl Inner {
             plugin = self.make(offer, bundle, &basis, now)?;
         }
         Err(InstallError::Panicked)
+    }
+
+    /// A shadow takes nobody's place, and nothing of it is kept on disk but what it was
+    /// compiled to: after a restart it is offered again.
+    fn beside(&self, plugin: AdmittedPlugin, started: Instant) -> PluginStatus {
+        let shadow = Shadow::of(plugin);
+        let (status, took_ms) = (shadow.status(), started.elapsed().as_millis());
+        let gone = self.registry.set_shadow(&status.plugin, Some(shadow));
+        if let Some(gone) = gone.filter(|gone| gone.digest() != status.digest) {
+            self.cache.remove(gone.digest());
+        }
+        tracing::info!(
+            target: "audit",
+            plugin = %status.plugin, version = %status.version, digest = %status.digest, took_ms, "shadow ready"
+        );
+        status
     }
 
     /// All steps before the swap.
@@ -157,10 +177,10 @@ impl Inner {
             match loaded {
                 Ok(plugin) => {
                     self.metrics.admitted.fetch_add(1, Ordering::Relaxed);
-                    lock(&self.refused).retain(|_, refused| refused.status.digest != digest);
+                    lock(&self.refused).retain(|_, refused| refused.status.digest != digest || refused.status.shadow);
                     slot.active = Some(plugin.into());
                 }
-                Err(error) => drop(self.refuse(id, "", &digest, &error)),
+                Err(error) => self.refuse_again(id, &digest, &error),
             }
         }
         if let Some((digest, loaded)) = kept {
@@ -175,7 +195,7 @@ impl Inner {
             // Whatever was there was admitted by other rules.
             let _ = self.registry.set(id, Slot::default());
             let digest = slot.active.map(|plugin| plugin.digest().to_owned()).unwrap_or_default();
-            drop(self.refuse(id, "", &digest, &taken.into()));
+            self.refuse_again(id, &digest, &taken.into());
         }
     }
 }

@@ -9,6 +9,7 @@
 //! - [`review`]: everything again, by other rules
 //! - [`store`]: what is active survives a restart
 //! - [`registry`]: verb to plugin, swapped while others run
+//! - [`shadow`]: what is planned beside the active release, and never serves
 //!
 //! [`Plugins`] leads a bundle along this path, one at a time, off the async threads.
 
@@ -22,11 +23,13 @@ mod hmac;
 mod install;
 mod registry;
 mod review;
+pub mod shadow;
 mod store;
 
 pub use admit::{AdmitError, AdmittedPlugin, Basis, Bundle, Rules, Vouched};
 pub use error::InstallError;
 pub use registry::{Registry, Slot, VerbTaken};
+pub use shadow::Shadow;
 pub use store::{Rollback, StoreError, active_in, bundle_in};
 
 pub use crate::vault::VaultError;
@@ -66,7 +69,8 @@ struct Inner {
     trial: Mutex<()>,
     /// Held while something becomes active or inactive, never while something is compiled.
     store: Mutex<Store>,
-    refused: Mutex<BTreeMap<String, Refused>>,
+    /// By plugin, and whether it was to be its shadow.
+    refused: Mutex<BTreeMap<(String, bool), Refused>>,
     metrics: Arc<PluginMetrics>,
 }
 
@@ -162,18 +166,29 @@ impl Plugins {
     }
 
     /// What of the offered plugins has to be fetched. What is active and not offered any
-    /// more becomes inactive; what is offered and kept becomes active again.
+    /// more becomes inactive; what is offered and kept becomes active again. A shadow that is
+    /// not offered as one any more is gone.
     pub async fn reconcile(&self, offers: &[PluginOffer]) -> Vec<PluginOffer> {
         let all = offers.to_vec();
         self.blocking(move |inner| {
             inner.retire_others(&all);
             inner.fall_back_to(&all);
+            let offered = |shadow: &Shadow| all.iter().any(|o| o.shadow && o.digest == shadow.digest());
+            inner.drop_shadows(|shadow| !offered(shadow), |digest| all.iter().any(|o| o.digest == digest));
         })
         .await;
         let known = |offer: &&PluginOffer| {
-            let active = self.0.registry.plugin(&offer.plugin).is_some_and(|p| p.digest() == offer.digest);
-            let refused = lock(&self.0.refused).get(&offer.plugin).is_some_and(|r| r.status.digest == offer.digest);
-            !active && !refused
+            let registry = &self.0.registry;
+            let there = match offer.shadow {
+                // What serves needs no shadow of itself.
+                true => {
+                    let serves = registry.slot(&offer.plugin).holds(&offer.digest);
+                    serves || registry.shadow(&offer.plugin).is_some_and(|s| s.digest() == offer.digest)
+                }
+                false => registry.plugin(&offer.plugin).is_some_and(|p| p.digest() == offer.digest),
+            };
+            let refused = lock(&self.0.refused).get(&place(offer)).is_some_and(|r| r.status.digest == offer.digest);
+            !there && !refused
         };
         let (view, now) = (self.0.repository.view(), SystemTime::now());
         let mut wanted = Vec::new();
@@ -181,7 +196,7 @@ impl Plugins {
             match view.expects(offer, now) {
                 Ok(()) => wanted.push(offer.clone()),
                 // Not worth its bytes.
-                Err(error) => drop(self.0.refuse(&offer.plugin, &offer.version, &offer.digest, &error.into())),
+                Err(error) => drop(self.0.refuse(offer, &error.into())),
             }
         }
         wanted
@@ -197,10 +212,10 @@ impl Plugins {
         });
         match installed.await.unwrap_or(Err(InstallError::Panicked)) {
             Ok(status) => {
-                lock(&self.0.refused).remove(&offer.plugin);
+                lock(&self.0.refused).remove(&place(&offer));
                 status
             }
-            Err(error) => self.0.refuse(&offer.plugin, &offer.version, &offer.digest, &error),
+            Err(error) => self.0.refuse(&offer, &error),
         }
     }
 
@@ -226,24 +241,38 @@ impl Inner {
         Basis { rules: lock(&self.rules).clone(), view: self.repository.view() }
     }
 
-    fn refuse(&self, plugin: &str, version: &str, digest: &str, error: &InstallError) -> PluginStatus {
+    fn refuse(&self, offer: &PluginOffer, error: &InstallError) -> PluginStatus {
         self.metrics.refused.fetch_add(1, Ordering::Relaxed);
         let detail = error.detail();
-        tracing::warn!(target: "audit", %plugin, %version, %digest, %detail, "plugin refused");
+        let PluginOffer { plugin, version, digest, shadow, .. } = offer;
+        tracing::warn!(target: "audit", %plugin, %version, %digest, shadow, %detail, "plugin refused");
         let status = PluginStatus {
-            plugin: plugin.to_owned(),
-            version: version.to_owned(),
-            digest: digest.to_owned(),
+            plugin: plugin.clone(),
+            version: version.clone(),
+            digest: digest.clone(),
             state: PluginState::Refused,
             detail: Some(detail),
+            shadow: *shadow,
         };
-        let mut refused = lock(&self.refused);
-        if refused.len() < MAX_PLUGINS || refused.contains_key(plugin) {
+        let (mut refused, place) = (lock(&self.refused), place(offer));
+        if refused.len() < MAX_PLUGINS || refused.contains_key(&place) {
             let may_pass = error.may_pass();
-            refused.insert(plugin.to_owned(), Refused { status: status.clone(), may_pass });
+            refused.insert(place, Refused { status: status.clone(), may_pass });
         }
         status
     }
+
+    /// An active or kept release that was refused when it was admitted anew.
+    fn refuse_again(&self, plugin: &str, digest: &str, error: &InstallError) {
+        let (plugin, digest) = (plugin.to_owned(), digest.to_owned());
+        let version = String::new();
+        let offer = PluginOffer { plugin, version, digest, component_size: 0, statements_size: 0, shadow: false };
+        drop(self.refuse(&offer, error));
+    }
+}
+
+fn place(offer: &PluginOffer) -> (String, bool) {
+    (offer.plugin.clone(), offer.shadow)
 }
 
 impl Basis {

@@ -1,7 +1,7 @@
 //! Which plugin answers to a verb. Readers take a snapshot; a swap replaces it whole, and
 //! what runs already finishes on the plugin that it began with. The release before the
-//! active one is kept, for warrants that name it. Refuses a second plugin with the same
-//! verb.
+//! active one is kept, for warrants that name it. Shadows lie apart: nothing resolves to
+//! one. Refuses a second plugin with the same verb.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use viworks_protocol::frame::{PluginState, PluginStatus};
 
 use super::admit::AdmittedPlugin;
+use super::shadow::Shadow;
 
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -21,6 +22,7 @@ pub struct Registry {
 struct Table {
     plugins: BTreeMap<String, Slot>,
     verbs: HashMap<String, Arc<AdmittedPlugin>>,
+    shadows: BTreeMap<String, Shadow>,
 }
 
 /// The releases of one plugin id that can serve.
@@ -62,6 +64,30 @@ impl Registry {
     #[must_use]
     pub fn plugin(&self, id: &str) -> Option<Arc<AdmittedPlugin>> {
         self.slot(id).active
+    }
+
+    /// The release that is planned beside the active one of this id.
+    #[must_use]
+    pub fn shadow(&self, id: &str) -> Option<Shadow> {
+        self.snapshot().shadows.get(id).cloned()
+    }
+
+    /// Put another shadow beside the active release of its plugin, or none. Gives the one
+    /// that goes.
+    pub(super) fn set_shadow(&self, id: &str, shadow: Option<Shadow>) -> Option<Shadow> {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Table::clone(&table);
+        let gone = match shadow {
+            Some(shadow) => next.shadows.insert(id.to_owned(), shadow),
+            None => next.shadows.remove(id),
+        };
+        *table = Arc::new(next);
+        gone
+    }
+
+    /// All shadows, by plugin.
+    pub(super) fn shadows(&self) -> Vec<Shadow> {
+        self.snapshot().shadows.values().cloned().collect()
     }
 
     /// The releases of this id that can serve.
@@ -144,10 +170,12 @@ impl Registry {
         }
     }
 
-    /// What is active, by id.
+    /// What is active, by id; then what is there as a shadow.
     #[must_use]
     pub fn statuses(&self) -> Vec<PluginStatus> {
-        self.snapshot().plugins.values().filter_map(|slot| slot.active.as_deref()).map(status).collect()
+        let snapshot = self.snapshot();
+        let active = snapshot.plugins.values().filter_map(|slot| slot.active.as_deref()).map(status);
+        active.chain(snapshot.shadows.values().map(Shadow::status)).collect()
     }
 
     fn snapshot(&self) -> Arc<Table> {
@@ -180,5 +208,6 @@ pub(super) fn status(plugin: &AdmittedPlugin) -> PluginStatus {
         digest: plugin.digest().to_owned(),
         state: PluginState::Active,
         detail: None,
+        shadow: false,
     }
 }

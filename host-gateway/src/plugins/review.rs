@@ -7,13 +7,15 @@ use std::sync::atomic::Ordering;
 use viworks_protocol::frame::PluginOffer;
 use viworks_signing::tuf::Action;
 
-use super::{Inner, Slot, lock};
+use super::{Inner, Shadow, Slot, lock};
 
 impl Inner {
     pub(super) fn review_all(&self) {
         let mut store = lock(&self.store);
         let basis = self.basis();
         self.honour_revocations();
+        // It keeps no files to be judged by: it is fetched and judged anew.
+        self.drop_shadows(|_| true, |_| true);
         for (id, entry) in store.active() {
             let load = |digest: &Option<String>| {
                 let digest = digest.as_deref()?;
@@ -46,11 +48,24 @@ impl Inner {
         }
     }
 
+    /// Shadows that need not be there any more. What they were compiled to stays where it is
+    /// wanted again.
+    pub(super) fn drop_shadows(&self, goes: impl Fn(&Shadow) -> bool, again: impl Fn(&str) -> bool) {
+        for shadow in self.registry.shadows().into_iter().filter(goes) {
+            let (plugin, digest) = (&shadow.release().plugin, shadow.digest());
+            self.registry.set_shadow(plugin, None);
+            if !again(digest) && !self.registry.slot(plugin).holds(digest) {
+                self.cache.remove(digest);
+            }
+            tracing::info!(target: "audit", %plugin, %digest, "shadow gone");
+        }
+    }
+
     pub(super) fn retire_others(&self, offers: &[PluginOffer]) {
         let mut store = lock(&self.store);
-        lock(&self.refused).retain(|id, _| offers.iter().any(|offer| offer.plugin == *id));
+        lock(&self.refused).retain(|place, _| offers.iter().any(|offer| super::place(offer) == *place));
         for (id, entry) in store.active() {
-            if offers.iter().any(|offer| offer.plugin == id) {
+            if offers.iter().any(|offer| offer.plugin == id && !offer.shadow) {
                 continue;
             }
             if let Err(error) = store.retire(&id) {
@@ -68,7 +83,7 @@ impl Inner {
     /// at once. It was admitted when it was the newest, so nothing older can come this way.
     pub(super) fn fall_back_to(&self, offers: &[PluginOffer]) {
         let mut store = lock(&self.store);
-        for offer in offers {
+        for offer in offers.iter().filter(|offer| !offer.shadow) {
             let Slot { active, kept } = self.registry.slot(&offer.plugin);
             let Some(back) = kept.filter(|kept| kept.digest() == offer.digest) else { continue };
             if let Err(error) = self.registry.would_take(&back).map_err(|taken| taken.to_string()) {
@@ -81,7 +96,7 @@ impl Inner {
             }
             let version = back.release().version.to_string();
             if self.registry.set(&offer.plugin, Slot { active: Some(back), kept: active }).is_ok() {
-                lock(&self.refused).remove(&offer.plugin);
+                lock(&self.refused).remove(&super::place(offer));
                 tracing::info!(
                     target: "audit", plugin = %offer.plugin, %version, digest = %offer.digest, "plugin active again"
                 );

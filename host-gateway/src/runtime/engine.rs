@@ -22,6 +22,9 @@ const ASYNC_STACK: usize = 1024 * 1024;
 const MEMORY_RESIDENT: usize = 512 * 1024;
 const TABLE_RESIDENT: usize = 16 * 1024;
 
+/// Releases that are planned beside others at the same time.
+pub const SHADOWS: u32 = 2;
+
 /// What the pool must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RuntimeConfig {
@@ -128,8 +131,8 @@ fn base() -> Config {
 }
 
 fn pool(config: RuntimeConfig) -> PoolingAllocationConfig {
-    // And one for the self-test of a plugin, which takes nobody's place.
-    let concurrency = config.max_concurrency.max(1).saturating_add(1);
+    // And one for the self-test of a plugin, and those of shadows, which take nobody's place.
+    let concurrency = config.max_concurrency.max(1).saturating_add(1 + SHADOWS);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(concurrency)
         .total_core_instances(concurrency.saturating_mul(config.instances))

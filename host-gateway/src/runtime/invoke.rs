@@ -178,6 +178,7 @@ impl Call {
             effects,
             plan: None,
             receipt: None,
+            shadow: None,
             log,
             log_truncated,
             cost,

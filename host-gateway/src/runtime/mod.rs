@@ -26,7 +26,7 @@ pub mod values;
 
 pub use capture::LogBook;
 pub use control::{Control, CpuLimit};
-pub use engine::{EngineError, Runtime, RuntimeConfig, compile};
+pub use engine::{EngineError, Runtime, RuntimeConfig, SHADOWS, compile};
 pub use invoke::{Invocation, unix_ms};
 pub use limits::Limiter;
 pub use prepared::{PrepareError, Prepared, Verb};

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use viworks_protocol::frame::PluginState;
 use viworks_protocol::outcome::Outcome;
+use viworks_protocol::shadow::Verdict;
 
 use super::{Vitals, rss_kib};
 use crate::executor::WALL_BUCKETS_US;
@@ -90,6 +91,11 @@ impl Collector for Vitals {
         let mut family = encoder.encode_descriptor("invocations", "Ended invocations", None, MetricType::Counter)?;
         for (outcome, counter) in Outcome::ALL.iter().zip(&metrics.outcomes) {
             let labels = [("outcome", outcome.as_str())];
+            ConstCounter::new(load(counter)).encode(family.encode_family(&labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor("shadows", "Plans of shadows", None, MetricType::Counter)?;
+        for (verdict, counter) in Verdict::ALL.iter().zip(&metrics.shadows) {
+            let labels = [("verdict", verdict.as_str())];
             ConstCounter::new(load(counter)).encode(family.encode_family(&labels)?)?;
         }
         let bounds = WALL_BUCKETS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);

@@ -83,6 +83,7 @@ impl Bundle {
             digest: hex::encode(Sha256::digest(&component)),
             component_size: component.len() as u32,
             statements_size: statements.len() as u32,
+            shadow: false,
         };
         Self { offer, component, statements }
     }

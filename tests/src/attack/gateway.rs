@@ -111,6 +111,7 @@ impl Host {
             digest: hex::encode(Sha256::digest(&component)),
             component_size: u32::try_from(component.len())?,
             statements_size: u32::try_from(statements.len())?,
+            shadow: false,
         };
         Ok(Bundle { offer, component, statements })
     }

@@ -117,6 +117,7 @@ impl Answers {
             effects: Vec::new(),
             plan: None,
             receipt: None,
+            shadow: None,
             log: Vec::new(),
             log_truncated: false,
             cost: Cost { wall_us: 1, ..Cost::default() },

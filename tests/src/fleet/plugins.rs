@@ -29,8 +29,13 @@ struct Fetch {
 }
 
 fn status(offer: &PluginOffer, state: PluginState) -> PluginStatus {
-    let PluginOffer { plugin, version, digest, .. } = offer.clone();
-    PluginStatus { plugin, version, digest, state, detail: None }
+    let PluginOffer { plugin, version, digest, shadow, .. } = offer.clone();
+    PluginStatus { plugin, version, digest, state, detail: None, shadow }
+}
+
+/// A shadow lies apart from what serves.
+fn place(offer: &PluginOffer) -> String {
+    if offer.shadow { format!("{} (shadow)", offer.plugin) } else { offer.plugin.clone() }
 }
 
 impl Plugins {
@@ -45,11 +50,11 @@ impl Plugins {
 
     /// What to say and to ask for.
     pub fn offered(&mut self, offers: Vec<PluginOffer>) -> Vec<GatewayFrame> {
-        self.active.retain(|plugin, _| offers.iter().any(|offer| offer.plugin == *plugin));
+        self.active.retain(|at, _| offers.iter().any(|offer| place(offer) == *at));
         (self.waiting, self.current) = (VecDeque::new(), None);
         let mut frames = Vec::new();
         for offer in offers {
-            if self.active(&offer.plugin) == Some(&offer.digest) {
+            if self.active(&place(&offer)) == Some(&offer.digest) {
                 continue;
             }
             if self.whole.contains(&offer.digest) {
@@ -64,7 +69,7 @@ impl Plugins {
 
     fn activate(&mut self, offer: &PluginOffer) -> GatewayFrame {
         let status = status(offer, PluginState::Active);
-        self.active.insert(offer.plugin.clone(), status.clone());
+        self.active.insert(place(offer), status.clone());
         GatewayFrame::Plugin { status }
     }
 

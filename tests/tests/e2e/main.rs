@@ -24,6 +24,7 @@ mod recovery;
 mod replay;
 mod rollouts;
 mod runbooks;
+mod shadow;
 mod simulated;
 mod undo;
 mod wireguard;

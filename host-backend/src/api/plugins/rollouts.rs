@@ -13,8 +13,9 @@ use super::super::page::{List, Page, PageQuery};
 use super::super::problem::{Problem, ProblemBody, Result};
 use super::refused;
 use crate::authz::{Permit, action};
+use crate::rollouts::shadow::ShadowSample;
 use crate::rollouts::tally::Tally;
-use crate::rollouts::{Gates, RolloutError, Spec, Stage, Steer};
+use crate::rollouts::{Gates, RolloutError, Shadow, ShadowTally, Spec, Stage, Steer};
 use crate::store::model::{self, RolloutState};
 
 /// A release to be rolled out.
@@ -26,6 +27,9 @@ pub struct NewRollout {
     stages: Vec<Stage>,
     #[serde(default)]
     gates: Gates,
+    /// Plan it beside the active release before anybody gets it.
+    #[serde(default)]
+    shadow: Option<Shadow>,
 }
 
 /// A release on its way to the fleet.
@@ -39,13 +43,17 @@ pub struct Rollout {
     pub state: Standing,
     /// What is awaited: `deploying` until the stage's members have it, then `soaking`.
     pub phase: Option<Phase>,
+    /// Whether it is planned beside the former release still, and nobody has it.
+    pub shadowing: bool,
     /// The stage at hand, from 0.
     pub stage: u32,
     pub stages: Vec<Stage>,
     pub gates: Gates,
+    /// What it was to be planned for, where it was, and what came of that.
+    pub shadow: Option<ShadowRun>,
     /// When this stage's watching began.
     pub soaking: Option<Moment>,
-    /// Why it was paused or ended.
+    /// Why it was paused, halted or ended.
     pub reason: Option<String>,
     pub members: Members,
     /// What both releases did, by verb.
@@ -62,6 +70,8 @@ pub struct Rollout {
 pub enum Standing {
     Running,
     Paused,
+    /// By its shadow.
+    Halted,
     Succeeded,
     RolledBack,
     Aborted,
@@ -83,6 +93,28 @@ pub struct Members {
     pub have: u32,
     /// Those that refused it.
     pub refused: u32,
+}
+
+/// A release planned beside another.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ShadowRun {
+    pub stage: Shadow,
+    pub verbs: BTreeMap<String, ShadowVerb>,
+}
+
+/// One verb of it, on all agents together.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ShadowVerb {
+    /// Invocations with the same effects and the same end, as far as a plan can tell.
+    pub equal: u64,
+    /// With others.
+    pub departed: u64,
+    /// That failed where the active release did not.
+    pub failed: u64,
+    /// That could not be compared, by reason: `busy`, `late`, `disturbed`.
+    pub skipped: BTreeMap<String, u64>,
+    /// The first that departed or failed.
+    pub samples: Vec<ShadowSample>,
 }
 
 /// One verb under both releases.
@@ -115,7 +147,7 @@ pub async fn post(
     Path(name): Path<String>,
     Json(new): Json<NewRollout>,
 ) -> Result<(StatusCode, axum::Json<Rollout>)> {
-    let spec = Spec { stages: new.stages, gates: new.gates };
+    let spec = Spec { shadow: new.shadow, stages: new.stages, gates: new.gates };
     let begun = api.app.rollouts.begin(&name, &new.digest, &spec, permit.name()).await;
     Ok((StatusCode::CREATED, answer(&api, permit.name(), "rollout.begin", begun).await?))
 }
@@ -168,7 +200,8 @@ pub async fn pause(
     answer(&api, permit.name(), "rollout.pause", done).await
 }
 
-/// Go on with a paused rollout.
+/// Go on with a paused rollout. One that its shadow halted begins its first stage all the
+/// same: that is an administrator's to decide.
 #[utoipa::path(post, operation_id = "resume_rollout", path = "/plugins/{name}/rollouts/{id}/resume", tag = "plugins",
     params(("name" = String, Path), ("id" = String, Path)), security(("token" = [])), responses(
     (status = 200, body = Rollout),
@@ -179,7 +212,7 @@ pub async fn resume(
     permit: Permit<action::Publish>,
     Path((name, id)): Path<(String, String)>,
 ) -> Result<axum::Json<Rollout>> {
-    let done = api.app.rollouts.steer(&name, &id, Steer::Resume, permit.name()).await;
+    let done = resumed(&api, &permit, &name, &id).await;
     answer(&api, permit.name(), "rollout.resume", done).await
 }
 
@@ -196,6 +229,20 @@ pub async fn abort(
 ) -> Result<axum::Json<Rollout>> {
     let done = api.app.rollouts.steer(&name, &id, Steer::Abort, permit.name()).await;
     answer(&api, permit.name(), "rollout.abort", done).await
+}
+
+async fn resumed(
+    api: &Shared,
+    permit: &Permit<action::Publish>,
+    name: &str,
+    id: &str,
+) -> std::result::Result<model::Rollout, RolloutError> {
+    let rollouts = &api.app.rollouts;
+    if rollouts.get(name, id).await?.state != RolloutState::Halted {
+        return rollouts.steer(name, id, Steer::Resume, permit.name()).await;
+    }
+    let permit = Permit::<action::Administer>::grant(permit.principal().clone())?;
+    rollouts.overrule(name, id, &permit).await
 }
 
 async fn answer(
@@ -220,7 +267,10 @@ impl Rollout {
         let facts = api.app.rollouts.facts(&of);
         let phase =
             of.state.is_open().then_some(if of.soaking_ms.is_some() { Phase::Soaking } else { Phase::Deploying });
-        let verbs = facts.verbs.into_iter();
+        let verbs = facts.totals.into_iter();
+        let shadowing = of.is_shadowing();
+        let stage = of.stage.saturating_sub(u32::from(spec.shadow.is_some()));
+        let planned = facts.planned.into_iter().map(|(verb, tally)| (verb, tally.into())).collect();
         Ok(Self {
             id: of.id,
             plugin: of.plugin,
@@ -228,7 +278,9 @@ impl Rollout {
             former: of.former,
             state: of.state.into(),
             phase,
-            stage: of.stage,
+            shadowing,
+            stage,
+            shadow: spec.shadow.map(|stage| ShadowRun { stage, verbs: planned }),
             stages: spec.stages,
             gates: spec.gates,
             soaking: of.soaking_ms.map(Moment),
@@ -240,6 +292,12 @@ impl Rollout {
             changed: Moment(of.changed_ms),
             finished: of.finished_ms.map(Moment),
         })
+    }
+}
+
+impl From<ShadowTally> for ShadowVerb {
+    fn from(ShadowTally { equal, departed, failed, skipped, samples }: ShadowTally) -> Self {
+        Self { equal, departed, failed, skipped, samples }
     }
 }
 
@@ -259,6 +317,7 @@ impl From<RolloutState> for Standing {
         match state {
             RolloutState::Running => Self::Running,
             RolloutState::Paused => Self::Paused,
+            RolloutState::Halted => Self::Halted,
             RolloutState::Succeeded => Self::Succeeded,
             RolloutState::RolledBack => Self::RolledBack,
             RolloutState::Aborted => Self::Aborted,

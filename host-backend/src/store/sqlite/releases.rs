@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use super::{int, json, ledger, plugins, rollouts};
+use super::{int, ledger, plugins, rollouts};
 use crate::store::StoreError;
 use crate::store::model::{Plugin, Standing};
 use crate::store::release::Change;
@@ -51,14 +51,7 @@ pub(super) async fn apply(conn: &mut SqliteConnection, change: &Change) -> Resul
             plugins::by_digest(conn, &progress.rollout.digest).await
         }
         Change::Tallies(tallies) => {
-            sqlx::query(
-                "INSERT OR REPLACE INTO tallies (digest, name, tally)
-                 SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)",
-            )
-            .bind(json(tallies)?)
-            .execute(&mut *conn)
-            .await
-            .map_err(StoreError::Statement)?;
+            rollouts::tallies(conn, tallies).await?;
             Ok(None)
         }
         Change::Mirror(files) => {

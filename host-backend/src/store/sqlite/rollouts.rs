@@ -62,8 +62,32 @@ pub(super) async fn proceed(conn: &mut SqliteConnection, progress: &Progress) ->
     .execute(&mut *conn)
     .await
     .map_err(StoreError::Statement)?;
+    if progress.anew {
+        sqlx::query("DELETE FROM rollout_members WHERE rollout = (SELECT n FROM rollouts WHERE id = ?1)")
+            .bind(&of.id)
+            .execute(&mut *conn)
+            .await
+            .map_err(StoreError::Statement)?;
+    }
     members(conn, progress).await?;
+    tallies(conn, &progress.tallies).await?;
     ledger::audit(conn, &[&progress.audit]).await
+}
+
+/// Digest, name, tally.
+pub(super) async fn tallies(
+    conn: &mut SqliteConnection,
+    tallies: &[(String, String, String)],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO tallies (digest, name, tally)
+         SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)",
+    )
+    .bind(json(&tallies)?)
+    .execute(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)?;
+    Ok(())
 }
 
 async fn members(conn: &mut SqliteConnection, progress: &Progress) -> Result<(), StoreError> {

@@ -78,6 +78,7 @@ fn offer(plugin: &str) -> PluginOffer {
         digest: hex::encode(Sha256::digest(COMPONENT)),
         component_size: COMPONENT.len() as u32,
         statements_size: STATEMENTS.len() as u32,
+        shadow: false,
     }
 }
 
