@@ -21,13 +21,20 @@ What was changed on a host since is a conflict there, found before anything is t
 
 Examples:
   viworks undo cmd-0193f1c5a1b27cc0a1d2e3f405162738 --plan
-  viworks undo cmd-0193f1c5a1b27cc0a1d2e3f405162738")]
+  viworks undo cmd-0193f1c5a1b27cc0a1d2e3f405162738
+  viworks undo cmd-0193f1c5a1b27cc0a1d2e3f405162738 --bind cmd-0193f1c5b2c38dd1b2e3f40516273849
+
+An undo can be undone by its own id: what it took back is there again.")]
 pub struct Args {
     /// The command's id.
     id: String,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     plan: bool,
+    /// Stop before the first effect that this plan of the undo does not have: its digest, or
+    /// the id of the command that made it.
+    #[arg(long, value_name = "PLAN", conflicts_with = "plan")]
+    bind: Option<String>,
     /// Deliver it when so many other operators have approved it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     approvals: Option<u32>,
@@ -46,6 +53,9 @@ impl Args {
         let mut request = json!({ "mode": if self.plan { "plan" } else { "apply" } });
         if let Some(secs) = self.expires {
             request["expires_in_secs"] = secs.into();
+        }
+        if let Some(plan) = self.bind {
+            request["plan"] = plan.into();
         }
         match self.approvals {
             Some(needed) => request["approvals"] = needed.into(),

@@ -92,7 +92,8 @@ async fn another_effect_is_told_and_never_happens() {
     assert_eq!(failure(&refused).0, "plugin", "{refused:?}");
     // Nor may an apply be bound to what it planned.
     let args = json!({"name": "dora", "groups": ["docker"]});
-    let plan = told(&run(&gateway, &mut running, "add_user", args).await).plan.clone().unwrap();
+    let report = run(&gateway, &mut running, "add_user", args).await;
+    let plan = told(&report).plan.clone().unwrap();
     let bound =
         gateway.warrant_with("add_user", json!({"name": "dora", "groups": ["docker"]}), |w| w.plans = vec![plan]);
     let refused = running.run(bound).await;

@@ -84,6 +84,43 @@ pub struct Receipt {
     pub finished_ms: u64,
 }
 
+impl Receipt {
+    /// What is known before it ran: whose invocation of which command, and nothing else. The
+    /// caller fills in what was ordered; [`Receipt::follow`] and [`Receipt::describe`] the rest.
+    #[must_use]
+    pub fn draft(agent: &AgentId, command: CommandId, invocation: InvocationId) -> Self {
+        Self {
+            version: VERSION,
+            agent: agent.clone(),
+            boot: None,
+            seq: 0,
+            prev: String::new(),
+            invocation,
+            command,
+            warrant_sha256: String::new(),
+            caller: String::new(),
+            verb: String::new(),
+            plugin: String::new(),
+            digest: String::new(),
+            args_sha256: String::new(),
+            mode: Mode::Apply,
+            granted: Vec::new(),
+            denied: Vec::new(),
+            denials: 0,
+            effects: Vec::new(),
+            plan: None,
+            outcome: Outcome::Unknown,
+            failure_code: None,
+            result_sha256: None,
+            cpu_us: 0,
+            wall_us: 0,
+            peak_memory_bytes: 0,
+            started_ms: 0,
+            finished_ms: 0,
+        }
+    }
+}
+
 /// One effect in a receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -38,36 +38,41 @@ use crate::report::{Series, Table};
 const ROUNDS: usize = 2_000;
 const LOADS: usize = 7;
 
-/// The signed echo guest, and the keys that go with it.
-struct Bundle {
+/// A signed guest, and the keys that go with it.
+pub(crate) struct Bundle {
     bytes: Vec<u8>,
     statements: String,
-    offer: PluginOffer,
+    pub(crate) offer: PluginOffer,
     rules: Rules,
 }
 
 impl Bundle {
     fn sign() -> Result<Self> {
-        let bytes = std::fs::read(component("tests/guests", "viworks_guest_echo")?)?;
-        let manifest = std::fs::read_to_string(workspace().join("tests/guests/echo/plugin.toml"))?;
+        let wasm = component("tests/guests", "viworks_guest_echo")?;
+        Self::of(&wasm, &workspace().join("tests/guests/echo/plugin.toml"), Policy::default())
+    }
+
+    pub(crate) fn of(wasm: &Path, manifest: &Path, policy: Policy) -> Result<Self> {
+        let bytes = std::fs::read(wasm)?;
+        let manifest = std::fs::read_to_string(manifest)?;
         let manifest = Manifest::parse(&manifest).map_err(Error::other)?;
         let key = SecretKey::generate();
         let statement = build_release(&bytes, &manifest).map_err(Error::other)?;
         let statements = sign_release(&statement, &[&key]).map_err(Error::other)?;
         let offer = PluginOffer {
-            plugin: "echo".into(),
+            plugin: manifest.id.clone(),
             version: statement.predicate.version.to_string(),
             digest: statement.subject[0].digest.sha256.clone(),
             component_size: bytes.len() as u32,
             statements_size: statements.len() as u32,
             shadow: false,
         };
-        let rules = Rules { release_keys: vec![key.public()], policy: Policy::default() };
+        let rules = Rules { release_keys: vec![key.public()], policy };
         Ok(Self { bytes, statements, offer, rules })
     }
 
     /// Install it into a registry whose state is in `dir`; the time from bytes to active.
-    fn install(
+    pub(crate) fn install(
         &self,
         tokio: &tokio::runtime::Runtime,
         dir: &Path,
@@ -84,7 +89,7 @@ impl Bundle {
         if status.state != PluginState::Active {
             return Err(Error::other(format!("{status:?}")));
         }
-        let plugin = registry.plugin("echo").ok_or_else(|| Error::other("echo is not active"))?;
+        let plugin = registry.plugin(&self.offer.plugin).ok_or_else(|| Error::other("it is not active"))?;
         Ok((plugin, registry, took))
     }
 }
@@ -139,11 +144,26 @@ fn executor(
 ) -> Result<(Series, Series)> {
     let agent: AgentId = "bench-1".parse().map_err(Error::other)?;
     let key = SecretKey::generate();
-    let modes = [Mode::Apply, Mode::Plan].into_iter().cycle().take(2 * (ROUNDS + ROUNDS / 10));
-    let warrants =
-        modes.map(|mode| Ok((mode, ordered(&key, &agent, digest, args, mode)?))).collect::<Result<Vec<_>>>()?;
-    let journal = Journal::open(dir).map_err(Error::other)?;
+    let orders = [Mode::Apply, Mode::Plan].map(|mode| Ordered { plugin: "echo", verb: "ping", digest, args, mode });
     let host = Arc::new(Host::new(&HostConfig::default()));
+    in_turns(tokio, dir, registry, host, &key, &agent, orders)
+}
+
+/// Two orders in turns, each from a verified warrant to its report, so that whatever else
+/// the machine does slows both.
+pub(crate) fn in_turns(
+    tokio: &tokio::runtime::Runtime,
+    dir: &Path,
+    registry: Arc<Registry>,
+    host: Arc<Host>,
+    key: &SecretKey,
+    agent: &AgentId,
+    orders: [Ordered<'_>; 2],
+) -> Result<(Series, Series)> {
+    let all = [0, 1].into_iter().cycle().take(2 * (ROUNDS + ROUNDS / 10));
+    let warrants = all.map(|n: usize| Ok((n, orders[n].verified(key, agent)?))).collect::<Result<Vec<_>>>()?;
+    let journal = Journal::open(dir).map_err(Error::other)?;
+    let agent = agent.clone();
     let config =
         ExecutorConfig { agent, max_concurrency: 4, queue: 64, timeout: Duration::from_secs(45), undo_hours: 168 };
     let (executor, mut events) = {
@@ -152,8 +172,8 @@ fn executor(
     };
     // On a worker, as the link's own task is: a thread outside would be woken for each report.
     let measured = tokio.spawn(async move {
-        let (mut read, mut planned) = (Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS));
-        for (n, (mode, warrant)) in warrants.into_iter().enumerate() {
+        let mut took_each = [Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS)];
+        for (n, (which, warrant)) in warrants.into_iter().enumerate() {
             let start = Instant::now();
             executor.submit(warrant).map_err(Error::other)?;
             let (invocation, report) = loop {
@@ -169,12 +189,10 @@ fn executor(
             if n < ROUNDS / 5 {
                 continue;
             }
-            match mode {
-                Mode::Apply => read.push(took),
-                Mode::Plan => planned.push(took),
-            }
+            took_each[which].push(took);
         }
-        Ok((Series::micros(&read), Series::micros(&planned)))
+        let [first, second] = took_each;
+        Ok((Series::micros(&first), Series::micros(&second)))
     });
     tokio.block_on(measured).map_err(Error::other)?
 }
@@ -189,42 +207,49 @@ pub(crate) fn verified(
     digest: &str,
     args: &serde_json::Value,
 ) -> Result<VerifiedWarrant> {
-    ordered(key, agent, digest, args, Mode::Apply)
+    Ordered { plugin: "echo", verb: "ping", digest, args, mode: Mode::Apply }.verified(key, agent)
 }
 
-fn ordered(
-    key: &SecretKey,
-    agent: &AgentId,
-    digest: &str,
-    args: &serde_json::Value,
-    mode: Mode,
-) -> Result<VerifiedWarrant> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(Error::other)?;
-    let now = u64::try_from(now.as_millis()).map_err(Error::other)?;
-    let tree = Tree::new([agent]).ok_or_else(|| Error::other("no tree"))?;
-    let proof = tree.proof(0).ok_or_else(|| Error::other("no proof"))?;
-    let text = args.to_string();
-    let warrant = Warrant {
-        command: CommandId::new(now),
-        verb: "ping".into(),
-        plugin: "echo".into(),
-        digest: digest.to_owned(),
-        args_sha256: warrant::args_sha256(&text),
-        mode,
-        caller: "bench".into(),
-        also: Vec::new(),
-        approvals: Vec::new(),
-        plans: Vec::new(),
-        undo: None,
-        not_before_ms: now,
-        expires_ms: now + 3_600_000,
-        timeout_secs: 10,
-        targets_root: tree.root().iter().map(|b| format!("{b:02x}")).collect(),
-        targets: 1,
-    };
-    let warrant = warrant::sign(&warrant, key).map_err(Error::other)?;
-    let args = RawValue::from_string(text).map_err(Error::other)?;
-    warrant::verify(&Order { warrant, args }, &proof, &[key.public()], agent, now).map_err(Error::other)
+/// What a warrant is to say.
+#[derive(Clone, Copy)]
+pub(crate) struct Ordered<'a> {
+    pub(crate) plugin: &'a str,
+    pub(crate) verb: &'a str,
+    pub(crate) digest: &'a str,
+    pub(crate) args: &'a serde_json::Value,
+    pub(crate) mode: Mode,
+}
+
+impl Ordered<'_> {
+    fn verified(&self, key: &SecretKey, agent: &AgentId) -> Result<VerifiedWarrant> {
+        let Self { plugin, verb, digest, args, mode } = *self;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(Error::other)?;
+        let now = u64::try_from(now.as_millis()).map_err(Error::other)?;
+        let tree = Tree::new([agent]).ok_or_else(|| Error::other("no tree"))?;
+        let proof = tree.proof(0).ok_or_else(|| Error::other("no proof"))?;
+        let text = args.to_string();
+        let warrant = Warrant {
+            command: CommandId::new(now),
+            verb: verb.into(),
+            plugin: plugin.into(),
+            digest: digest.to_owned(),
+            args_sha256: warrant::args_sha256(&text),
+            mode,
+            caller: "bench".into(),
+            also: Vec::new(),
+            approvals: Vec::new(),
+            plans: Vec::new(),
+            undo: None,
+            not_before_ms: now,
+            expires_ms: now + 3_600_000,
+            timeout_secs: 10,
+            targets_root: tree.root().iter().map(|b| format!("{b:02x}")).collect(),
+            targets: 1,
+        };
+        let warrant = warrant::sign(&warrant, key).map_err(Error::other)?;
+        let args = RawValue::from_string(text).map_err(Error::other)?;
+        warrant::verify(&Order { warrant, args }, &proof, &[key.public()], agent, now).map_err(Error::other)
+    }
 }
 
 /// What a bare store holds: WASI and nothing else.

@@ -5,6 +5,7 @@ mod bare;
 mod invocation;
 mod journey;
 mod parts;
+mod planned;
 mod receipts;
 mod reconnect;
 mod release;
@@ -25,6 +26,10 @@ fn main() -> std::io::Result<ExitCode> {
 
     say("invocation");
     let invocation = invocation::measure(&mut table, wanted("hot_load"))?;
+    if wanted("plan_of_a_change") {
+        say("plan_of_a_change");
+        planned::measure(&mut table)?;
+    }
     if wanted("admit_1mib") {
         say("admit_1mib");
         swaps::admit(&mut table)?;

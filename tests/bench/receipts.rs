@@ -7,7 +7,6 @@ use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::outcome::{EffectReport, EffectState, Outcome, Report};
 use viworks_protocol::receipt::export::{Line, Trust, verify_export};
 use viworks_protocol::receipt::{self, Head, Receipt};
-use viworks_protocol::warrant::Mode;
 use viworks_signing::keys::SecretKey;
 
 use crate::report::{Series, Table};
@@ -29,34 +28,16 @@ pub fn verify(table: &mut Table) -> Result<()> {
     let (mut head, mut lines, mut signed) = (Head::genesis(), Vec::new(), Vec::new());
     for n in 0..RECEIPTS {
         let command = CommandId::new(n);
+        let invocation = InvocationId::derive(&command, &[7; 32], &agent);
         let mut receipt = Receipt {
-            version: receipt::VERSION,
-            agent: agent.clone(),
-            boot: None,
-            seq: 0,
-            prev: String::new(),
-            invocation: InvocationId::derive(&command, &[7; 32], &agent),
-            command,
             warrant_sha256: "ab".repeat(32),
             caller: "alice".into(),
             verb: "add_user".into(),
             plugin: "accounts".into(),
             digest: "cd".repeat(32),
             args_sha256: "ef".repeat(32),
-            mode: Mode::Apply,
             granted: vec!["accounts".into()],
-            denied: vec![],
-            denials: 0,
-            effects: vec![],
-            plan: None,
-            outcome: Outcome::Unknown,
-            failure_code: None,
-            result_sha256: None,
-            cpu_us: 0,
-            wall_us: 0,
-            peak_memory_bytes: 0,
-            started_ms: 0,
-            finished_ms: 0,
+            ..Receipt::draft(&agent, command, invocation)
         };
         receipt.describe(&report);
         receipt.follow(&head);

@@ -287,6 +287,14 @@ impl Recorder {
         }
     }
 
+    /// Take everything back within this time.
+    #[cfg(test)]
+    pub(crate) async fn settled_within(&mut self, within: Duration) -> Vec<EffectState> {
+        let steps = std::mem::take(&mut self.steps);
+        self.steps = settle(&self.journal, &self.host, &self.invocation, steps, within).await;
+        self.steps.iter().map(|step| step.state.report()).collect()
+    }
+
     /// Whether something may have happened that nobody can tell.
     #[must_use]
     pub fn is_unknown(&self) -> bool {

@@ -16,6 +16,10 @@ use crate::journal::Journal;
 /// How long taking back the effects of one invocation may take.
 pub const WITHIN: Duration = Duration::from_secs(60);
 
+/// An inverse that has begun is waited for so long, though the time is over: a thousand of
+/// them on a slow disk use it up, and the one under way must not become `unknown` for that.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// Bring every step to an end: effects that happened are taken back, the last first. Where
 /// only an intent is known, the host is asked. Calling it again after it was interrupted
 /// goes on where it stopped.
@@ -95,7 +99,7 @@ async fn take_back(
         let (_turn, _change) = (turn, host.changes.one());
         effect.apply(&host).await
     });
-    let state = match timeout_at(deadline, applying).await {
+    let state = match timeout_at(deadline.max(Instant::now() + ENDING), applying).await {
         Ok(Ok(Ok(_))) => StepState::RolledBack,
         Ok(Ok(Err(failure))) => stuck(&failure),
         // It goes on, and nobody waits for it any more.

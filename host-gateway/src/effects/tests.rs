@@ -76,6 +76,20 @@ async fn effects_of_one_invocation_are_bounded() {
     assert_eq!(recorder.reports().len(), super::recorder::MAX_EFFECTS);
 }
 
+#[tokio::test]
+async fn where_the_time_runs_out_it_is_told_what_is_left() {
+    let bench = Bench::new(|_, _| {});
+    for micros in (0..6_000).step_by(150) {
+        let mut recorder = bench.call(&scopes(), &scopes(), EffectClass::Change).await.recorder;
+        for _ in 0..6 {
+            assert!(recorder.perform(set(Expect::Anything)).await.is_ok());
+        }
+        let states = recorder.settled_within(std::time::Duration::from_micros(micros)).await;
+        let told = |state: &EffectState| matches!(state, EffectState::RolledBack | EffectState::Stuck);
+        assert!(states.iter().all(told), "after {micros} us: {states:?}");
+    }
+}
+
 #[test]
 fn every_effect_survives_the_journal() {
     let effects = [

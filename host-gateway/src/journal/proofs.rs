@@ -5,7 +5,6 @@ use viworks_protocol::id::{AgentId, CommandId};
 use viworks_protocol::outcome::{Cost, EffectReport, EffectState, Outcome};
 use viworks_protocol::receipt::export::{Line, Trust, verify_export};
 use viworks_protocol::receipt::{self, Receipt};
-use viworks_protocol::warrant::Mode;
 use viworks_signing::keys::PublicKey;
 
 use super::tests::host;
@@ -20,34 +19,15 @@ fn agent() -> AgentId {
 
 fn draft(n: u32) -> Receipt {
     let command = CommandId::new(NOW + u64::from(n));
+    let invocation = InvocationId::derive(&command, &[1; 32], &agent());
     Receipt {
-        version: receipt::VERSION,
-        agent: agent(),
-        boot: None,
-        seq: 0,
-        prev: String::new(),
-        invocation: InvocationId::derive(&command, &[1; 32], &agent()),
-        command,
         warrant_sha256: "ab".repeat(32),
         caller: "alice".into(),
         verb: "add_user".into(),
         plugin: "accounts".into(),
         digest: "cd".repeat(32),
         args_sha256: "ef".repeat(32),
-        mode: Mode::Apply,
-        granted: vec![],
-        denied: vec![],
-        denials: 0,
-        effects: vec![],
-        plan: None,
-        outcome: Outcome::Unknown,
-        failure_code: None,
-        result_sha256: None,
-        cpu_us: 0,
-        wall_us: 0,
-        peak_memory_bytes: 0,
-        started_ms: 0,
-        finished_ms: 0,
+        ..Receipt::draft(&agent(), command, invocation)
     }
 }
 

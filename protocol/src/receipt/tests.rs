@@ -36,34 +36,17 @@ fn report() -> Report {
 
 fn receipt(agent: &AgentId, n: u64) -> Receipt {
     let command = CommandId::new(NOW + n);
+    let invocation = InvocationId::derive(&command, &[7; 32], agent);
     let mut receipt = Receipt {
-        version: VERSION,
-        agent: agent.clone(),
-        boot: None,
-        seq: 0,
-        prev: String::new(),
-        invocation: InvocationId::derive(&command, &[7; 32], agent),
-        command,
         warrant_sha256: "ab".repeat(32),
         caller: "alice@example.com".into(),
         verb: "add_user".into(),
         plugin: "accounts".into(),
         digest: "cd".repeat(32),
         args_sha256: "ef".repeat(32),
-        mode: Mode::Apply,
         granted: vec!["accounts".into(), "state".into()],
         denied: vec!["policy: accounts.groups".into()],
-        denials: 0,
-        effects: vec![],
-        plan: None,
-        outcome: Outcome::Succeeded,
-        failure_code: None,
-        result_sha256: None,
-        cpu_us: 0,
-        wall_us: 0,
-        peak_memory_bytes: 0,
-        started_ms: 0,
-        finished_ms: 0,
+        ..Receipt::draft(agent, command, invocation)
     };
     receipt.describe(&report());
     receipt

@@ -50,6 +50,40 @@ fn an_undone_command_leaves_the_host_as_it_was() -> Result {
 }
 
 #[test]
+fn an_undo_does_what_its_plan_said_and_is_undone_in_its_turn() -> Result {
+    let cluster = Cluster::start()?;
+    cluster.publish("accounts")?;
+    let gateway = Gateway::start(&cluster, "web-01")?;
+    cluster.ready("web-01", 1)?;
+    let admin = Operator::of(&cluster, "admin")?;
+    let passwd = || fs::read_to_string(gateway.root("/etc/passwd"));
+    let line = |text: &str| text.lines().find(|line| line.starts_with("ada:")).map(str::to_owned);
+    let done = add(&cluster, "ada")?;
+    let id = done["id"].as_str().unwrap_or_default();
+    let first = line(&passwd()?);
+    let home = gateway.root("/home/ada/kept");
+    fs::write(&home, "hers")?;
+
+    let (_, plan) = admin.json(&["undo", id, "--plan"])?;
+    let bind = plan["id"].as_str().unwrap_or_default();
+    let wrong = admin.types(&["undo", id, "--bind", id])?;
+    assert!(wrong.code != Some(0) && wrong.stderr.contains("plan"), "{} {}", wrong.stdout, wrong.stderr);
+    assert_eq!(line(&passwd()?), first, "nothing happened");
+    let (code, undone) = admin.json(&["undo", id, "--bind", bind])?;
+    assert_eq!(code, Some(0), "{undone}");
+    assert!(line(&passwd()?).is_none() && !home.exists());
+
+    let undo = undone["id"].as_str().unwrap_or_default();
+    let (code, redone) = admin.json(&["undo", undo])?;
+    assert_eq!(code, Some(0), "{redone}");
+    assert_eq!(line(&passwd()?), first, "the same account, its uid included");
+    assert_eq!(fs::read_to_string(&home)?, "hers");
+    let (code, gone) = admin.json(&["undo", redone["id"].as_str().unwrap_or_default()])?;
+    assert_eq!((code, line(&passwd()?)), (Some(0), None), "{gone}");
+    Ok(())
+}
+
+#[test]
 fn what_was_changed_since_is_a_conflict_and_stays() -> Result {
     let cluster = Cluster::start()?;
     cluster.publish("accounts")?;

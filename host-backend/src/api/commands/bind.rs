@@ -18,6 +18,23 @@ const KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// The digests of the plan called `name`, if it was made for these arguments of this verb.
 pub(super) async fn plans(api: &Shared, name: &str, checked: &Checked) -> Result<Vec<String>> {
+    let (command, digests) = named(api, name).await?;
+    fits(&command, checked)?;
+    usable(api, name, &command, digests)
+}
+
+/// The digests of the plan called `name`, if it was made for the undo of this command.
+pub(super) async fn undo_plans(api: &Shared, name: &str, of: &Command) -> Result<Vec<String>> {
+    let (command, digests) = named(api, name).await?;
+    is_plan(&command)?;
+    if command.undo_of.as_ref() != Some(&of.id) {
+        return Err(Problem::new(Code::PlanMismatch, format!("{} is no plan of the undo of {}", command.id, of.id)));
+    }
+    usable(api, name, &command, digests)
+}
+
+/// The command that made the plan, and all digests that the name stands for.
+async fn named(api: &Shared, name: &str) -> Result<(Command, Vec<String>)> {
     let (command, digests) = if is_digest(name) {
         let command = api.app.store.command_of_plan(name).await?;
         (command, vec![name.to_owned()])
@@ -27,8 +44,11 @@ pub(super) async fn plans(api: &Shared, name: &str, checked: &Checked) -> Result
         })?;
         (api.app.store.command(&id).await?, api.app.store.plan_digests(&id, MAX_PLANS + 1).await?)
     };
-    let command = command.ok_or_else(|| Problem::not_found("plan", name))?;
-    fits(&command, checked)?;
+    Ok((command.ok_or_else(|| Problem::not_found("plan", name))?, digests))
+}
+
+/// The digests, if a warrant can be bound to them.
+fn usable(api: &Shared, name: &str, command: &Command, digests: Vec<String>) -> Result<Vec<String>> {
     let mismatch = |detail: String| Err(Problem::new(Code::PlanMismatch, detail));
     if command.finished_ms.is_none() && !is_digest(name) {
         return Err(Problem::new(Code::Conflict, format!("{} has not ended: its plan is not whole", command.id)));
@@ -48,6 +68,13 @@ pub(super) async fn plans(api: &Shared, name: &str, checked: &Checked) -> Result
     Ok(digests)
 }
 
+fn is_plan(command: &Command) -> Result<()> {
+    if command.mode == Mode::Plan {
+        return Ok(());
+    }
+    Err(Problem::new(Code::PlanMismatch, format!("{} was no plan: it was applied", command.id)))
+}
+
 fn is_digest(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -57,9 +84,7 @@ fn is_digest(name: &str) -> bool {
 fn fits(command: &Command, checked: &Checked) -> Result<()> {
     let mut errors = Vec::new();
     let mut differs = |path: String, message: String| errors.push(ArgumentError { path, message });
-    if command.mode != Mode::Plan {
-        return Err(Problem::new(Code::PlanMismatch, format!("{} was no plan: it was applied", command.id)));
-    }
+    is_plan(command)?;
     if command.undo_of.is_some() {
         return Err(Problem::new(Code::PlanMismatch, format!("{} is the plan of an undo", command.id)));
     }

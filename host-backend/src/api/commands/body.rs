@@ -90,6 +90,10 @@ pub struct UndoRequest {
     #[serde(default)]
     #[schema(required = false)]
     pub mode: Mode,
+    /// Stop before the first effect that this plan of the same undo does not have: its digest,
+    /// or the id of the command that made it.
+    #[serde(default)]
+    pub plan: Option<String>,
     /// How many operators other than the caller must approve it before it is delivered.
     #[serde(default)]
     #[schema(maximum = 8)]

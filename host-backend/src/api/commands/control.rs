@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use viworks_protocol::warrant::Mode;
 
 use super::body::{AcceptedCommand, Command, UndoRequest};
-use super::{create, read};
+use super::{bind, create, read};
 use crate::api::Shared;
 use crate::api::extract::{MaybeJson, Path};
 use crate::api::problem::{Code, Problem, ProblemBody, Result};
@@ -37,7 +37,7 @@ pub async fn cancel(
 }
 
 /// Take back what a command did: a new command for the agents on which it had effects. Its
-/// `undo_of` names this one. What changed since on a host is a conflict there, found before
+/// `undo_of` names this one. An undo can be undone in its turn. What changed since on a host is a conflict there, found before
 /// anything is taken back.
 #[utoipa::path(post, operation_id = "undo_command", path = "/commands/{id}/undo", tag = "commands", request_body = Option<UndoRequest>,
     params(("id" = String, Path)), security(("token" = [])), responses(
@@ -54,17 +54,22 @@ pub async fn undo(
     let deadline = Instant::now() + create::wait(request.wait_secs)?;
     let command = read::find(&api, &id).await?;
     undoable(&api, &command)?;
+    let plans = match &request.plan {
+        Some(name) => bind::undo_plans(&api, name, &command).await?,
+        None => Vec::new(),
+    };
     let targets = api.app.store.undo_targets(&command.id).await?;
     if targets.is_empty() {
         return Err(conflict(match &command.undone_by {
-            Some(by) => format!("{by} has taken it back everywhere"),
+            // What an undo took back comes back by an undo of that one.
+            Some(by) => format!("{by} has taken it back everywhere; to have it again, undo {by}"),
             None => "it changed nothing that is still there".to_owned(),
         }));
     }
     let request = Request {
         task: Task::Undo(Box::new(command)),
         mode: request.mode.into(),
-        plans: Vec::new(),
+        plans,
         approvals: request.approvals.unwrap_or(0),
         targets,
         caller: permit.name().to_owned(),
@@ -80,9 +85,6 @@ pub async fn undo(
 fn undoable(api: &Shared, command: &model::Command) -> Result<()> {
     if command.mode == Mode::Plan {
         return Err(conflict("it was a plan: it changed nothing"));
-    }
-    if command.undo_of.is_some() {
-        return Err(conflict("it is an undo itself: run the verb again instead"));
     }
     let Some(finished_ms) = command.finished_ms else {
         return Err(conflict("it has not ended: cancel it, or wait"));

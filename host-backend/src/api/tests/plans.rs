@@ -174,6 +174,40 @@ async fn an_undo_goes_where_effects_are_and_once() {
 }
 
 #[tokio::test]
+async fn an_undo_is_bound_to_its_plan_and_undone_in_its_turn() {
+    let mut fleet = Fleet::new().await;
+    let applied: &[_] = &[("create ada", EffectState::Applied)];
+    let taken: &[_] = &[("remove ada", EffectState::Applied)];
+    let planned: &[_] = &[("remove ada", EffectState::Planned)];
+    let digest = "ab".repeat(32);
+    let other = fleet.planned().await;
+    let done = fleet.run("/commands", Fleet::greet("ada"), &[(applied, None), (&[], None), (&[], None)]).await;
+    let path = format!("/commands/{}/undo", done["id"].as_str().unwrap());
+    let plan = fleet.fixture.send("POST", &path, "operator", &json!({"mode": "plan"})).await.expect(202);
+    let (invocation, _) = ordered(&mut fleet.sessions[0]).await;
+    let reply = fleet.fixture.send("POST", &path, "operator", &json!({"plan": plan["id"]})).await;
+    reply.problem(409, "conflict");
+    finish_with(&fleet.fixture, "db-01", invocation, planned, Some(&digest)).await;
+    for wrong in [&json!(other), &done["id"]] {
+        let reply = fleet.fixture.send("POST", &path, "operator", &json!({"plan": wrong})).await;
+        reply.problem(422, "plan-mismatch");
+    }
+    let body = json!({"plan": plan["id"], "wait_secs": 0});
+    let undo = fleet.fixture.send("POST", &path, "operator", &body).await.expect(202);
+    let (invocation, warrant) = ordered(&mut fleet.sessions[0]).await;
+    assert_eq!((warrant.plans, warrant.undo.map(String::from)), (vec![digest], done["id"].as_str().map(str::to_owned)));
+    finish_with(&fleet.fixture, "db-01", invocation, taken, None).await;
+
+    let again = format!("/commands/{}/undo", undo["id"].as_str().unwrap());
+    let redo = fleet.fixture.send("POST", &again, "operator", &Value::Null).await.expect(202);
+    assert_eq!((&redo["targets"], &redo["verb"]), (&json!(1), &json!("greet")));
+    let (_, warrant) = ordered(&mut fleet.sessions[0]).await;
+    assert_eq!(warrant.undo.map(String::from), undo["id"].as_str().map(str::to_owned));
+    let problem = fleet.fixture.send("POST", &path, "operator", &Value::Null).await.problem(409, "conflict");
+    assert!(problem["detail"].as_str().unwrap().contains("undo cmd-"), "{problem}");
+}
+
+#[tokio::test]
 async fn what_can_not_be_undone_is_refused() {
     let mut fleet = Fleet::new().await;
     let planned = fleet.planned().await;

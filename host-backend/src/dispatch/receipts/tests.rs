@@ -3,8 +3,7 @@
 
 use viworks_protocol::outcome::Outcome;
 use viworks_protocol::receipt::export::{Fault, Summary, Trust, verify_export};
-use viworks_protocol::receipt::{Head, Receipt, VERSION, sign};
-use viworks_protocol::warrant::Mode;
+use viworks_protocol::receipt::{Head, Receipt, sign};
 use viworks_signing::keys::SecretKey;
 
 use crate::store::model::PageOf;
@@ -39,33 +38,13 @@ impl Signing {
         let mut report = report(Outcome::Succeeded);
         let command = accepted.command;
         let mut receipt = Receipt {
-            version: VERSION,
-            agent: id,
-            boot: None,
-            seq: 0,
-            prev: String::new(),
-            invocation: invocation.clone(),
-            command: command.id,
             warrant_sha256: "00".repeat(32),
             caller: command.caller,
             verb: command.verb,
             plugin: command.plugin,
             digest: command.digest,
             args_sha256: "00".repeat(32),
-            mode: Mode::Apply,
-            granted: vec![],
-            denied: vec![],
-            denials: 0,
-            effects: vec![],
-            plan: None,
-            outcome: Outcome::Succeeded,
-            failure_code: None,
-            result_sha256: None,
-            cpu_us: 0,
-            wall_us: 0,
-            peak_memory_bytes: 0,
-            started_ms: 0,
-            finished_ms: 0,
+            ..Receipt::draft(&id, command.id, invocation.clone())
         };
         receipt.follow(&self.head);
         receipt.describe(&report);
