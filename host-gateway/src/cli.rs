@@ -237,7 +237,8 @@ fn shown(health: &Health) -> String {
             PluginState::Fetching => "fetching",
             PluginState::Refused => "refused",
         };
-        lines.push(format!("  plugin    {} {} {state}", plugin.plugin, plugin.version));
+        let shadow = if plugin.shadow { ", as a shadow" } else { "" };
+        lines.push(format!("  plugin    {} {} {state}{shadow}", plugin.plugin, plugin.version));
         lines.extend(plugin.detail.as_ref().map(|detail| format!("            {detail}")));
     }
     lines.join("\n")

@@ -37,7 +37,7 @@ impl Collector for Vitals {
         let states = inner.plugins.statuses();
         let repository = self.repository();
         let expires = repository.expires.map_or(0, |(_, at)| i64::try_from(at).unwrap_or(i64::MAX));
-        let in_state = |state| states.iter().filter(|s| s.state == state).count() as i64;
+        let in_state = |state| states.iter().filter(|s| s.state == state && !s.shadow).count() as i64;
 
         for (name, help, value) in [
             ("connected", "Whether there is a session with the backend", i64::from(status.phase == Phase::Connected)),
