@@ -193,13 +193,32 @@ async fn an_undo_is_bound_to_its_plan_and_undone_in_its_turn() {
         reply.problem(422, "plan-mismatch");
     }
     let body = json!({"plan": plan["id"], "wait_secs": 0});
-    let undo = fleet.fixture.send("POST", &path, "operator", &body).await.expect(202);
+    // The plan ends on its own task.
+    let ended = async {
+        loop {
+            let reply = fleet.fixture.send("POST", &path, "operator", &body).await;
+            if reply.status == 202 {
+                return reply.json();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let undo = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.unwrap();
     let (invocation, warrant) = ordered(&mut fleet.sessions[0]).await;
     assert_eq!((warrant.plans, warrant.undo.map(String::from)), (vec![digest], done["id"].as_str().map(str::to_owned)));
     finish_with(&fleet.fixture, "db-01", invocation, taken, None).await;
 
     let again = format!("/commands/{}/undo", undo["id"].as_str().unwrap());
-    let redo = fleet.fixture.send("POST", &again, "operator", &Value::Null).await.expect(202);
+    let ended = async {
+        loop {
+            let reply = fleet.fixture.send("POST", &again, "operator", &Value::Null).await;
+            if reply.status == 202 {
+                return reply.json();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let redo = tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.unwrap();
     assert_eq!((&redo["targets"], &redo["verb"]), (&json!(1), &json!("greet")));
     let (_, warrant) = ordered(&mut fleet.sessions[0]).await;
     assert_eq!(warrant.undo.map(String::from), undo["id"].as_str().map(str::to_owned));
