@@ -178,6 +178,7 @@ impl SelfUpdate {
             digest: digest.to_owned(),
             state: PluginState::Active,
             detail: refused.map(|text| text.chars().take(MAX_DETAIL).collect()),
+            shadow: false,
         };
         *self.0.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
         parts.outgoing.plugin(status);
@@ -206,6 +207,7 @@ impl SelfUpdate {
             digest: entry.digest.clone(),
             state: PluginState::Fetching,
             detail: None,
+            shadow: false,
         });
         tracing::info!(version = %entry.version, digest = %entry.digest, "fetching a newer version of the gateway");
         self.0.fetching.store(true, Ordering::Relaxed);
