@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
+use crate::broker::Client;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch;
 use crate::executor::{Executor, ExecutorConfig};
-use crate::host::Host;
+use crate::host::{Host, Reach};
 use crate::journal::{Journal, JournalError};
 use crate::link::{ConnectError, DELIVERIES, Delivery, INCOMING, Link, Outgoing, Phase, Supply};
 use crate::plugins::{Plugins, Registry, Rules, StoreError};
@@ -106,7 +107,8 @@ impl App {
         let server = Server::bind(&config.status_socket).await?;
 
         let clock = Clock::default();
-        let host = Arc::new(Host::new(&config.providers));
+        let reach = config.broker.as_deref().map_or(Reach::Here, |socket| Reach::Brokered(Client::new(socket)));
+        let host = Arc::new(Host::reached(&config.providers, reach));
         let journal = journal(&config, &host, &clock).await?;
         let limits = config.policy.limits;
         let runtime = Arc::new(Runtime::new(RuntimeConfig {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use viworks_protocol::frame::PluginState;
 
+use crate::broker::BrokerArgs;
 use crate::clock::host_ms;
 use crate::config::{Config, Faults, process_env};
 use crate::recording::file::{MAX_BYTES, Recording};
@@ -62,6 +63,11 @@ pub enum Command {
         plugin: PathBuf,
         #[arg(long)]
         json: bool,
+    },
+    /// Do to the host, as root, what an unprivileged gateway may have done; started by systemd.
+    Broker {
+        #[command(flatten)]
+        broker: BrokerArgs,
     },
     /// Look at the host owner's policy.
     Policy {

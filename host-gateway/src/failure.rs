@@ -1,9 +1,12 @@
 //! How a capability's function fails: the Rust face of the WIT `failure`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::capabilities::wit::viworks::gateway::types as wit;
 use viworks_protocol::outcome;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
 pub enum Failure {
     #[error("invalid argument: {0}")]
     InvalidArgument(String),

@@ -1,5 +1,6 @@
 //! The one handle through which effects and reads reach the host: the providers of all
-//! capabilities, made once from the configuration.
+//! capabilities, made once from the configuration. What needs root is done by this process,
+//! or by the broker where one is configured: never by both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Deserialize;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::broker::Client;
 use crate::capabilities::{accounts, containers, scripts, secrets, state, system, vpn};
+use crate::effects::Effect;
 
 /// The `[providers]` table of the gateway's configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -22,6 +25,24 @@ pub struct HostConfig {
     pub secrets: secrets::Config,
 }
 
+/// Who does what needs root.
+#[derive(Debug, Clone, Default)]
+pub enum Reach {
+    /// This process, with its own rights.
+    #[default]
+    Here,
+    Brokered(Client),
+}
+
+impl Reach {
+    pub(crate) fn broker(&self) -> Option<&Client> {
+        match self {
+            Self::Here => None,
+            Self::Brokered(client) => Some(client),
+        }
+    }
+}
+
 /// Shared by all invocations. Each provider serialises what must not run side by side.
 #[derive(Debug)]
 pub struct Host {
@@ -34,6 +55,7 @@ pub struct Host {
     pub secrets: secrets::Provider,
     pub(crate) turns: Turns,
     pub(crate) changes: Changes,
+    reach: Reach,
 }
 
 /// How often this gateway began or ended to change the host: who looks twice and finds the
@@ -90,16 +112,28 @@ impl Turns {
 impl Host {
     #[must_use]
     pub fn new(config: &HostConfig) -> Self {
+        Self::reached(config, Reach::Here)
+    }
+
+    #[must_use]
+    pub fn reached(config: &HostConfig, reach: Reach) -> Self {
         Self {
-            accounts: accounts::Provider::new(&config.accounts),
-            vpn: vpn::Provider::new(&config.vpn),
+            accounts: accounts::Provider::reached(&config.accounts, reach.clone()),
+            vpn: vpn::Provider::reached(&config.vpn, reach.clone()),
             system: system::Provider::new(&config.system),
-            containers: containers::Provider::new(&config.containers),
-            scripts: scripts::Provider::new(&config.scripts),
+            containers: containers::Provider::reached(&config.containers, reach.clone()),
+            scripts: scripts::Provider::reached(&config.scripts, reach.clone()),
             state: state::Provider::new(&config.state),
-            secrets: secrets::Provider::new(&config.secrets),
+            secrets: secrets::Provider::reached(&config.secrets, reach.clone()),
             turns: Turns::default(),
             changes: Changes::default(),
+            reach,
         }
+    }
+
+    /// Who applies this effect, if not this process. What plugins keep is the gateway's own
+    /// file, and needs nobody's rights.
+    pub(crate) fn broker_of(&self, effect: &Effect) -> Option<&Client> {
+        self.reach.broker().filter(|_| !matches!(effect, Effect::State(_)))
     }
 }

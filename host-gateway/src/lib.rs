@@ -10,6 +10,7 @@
 
 pub mod app;
 pub mod audit;
+pub mod broker;
 pub mod capabilities;
 pub mod cli;
 pub mod clock;

@@ -11,16 +11,21 @@ use viworks_gateway::link::chain;
 use viworks_gateway::{policy, selfupdate};
 
 fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Before anything else runs beside it: what it gives up, all of its threads have given up.
+    if let Command::Broker { broker } = cli.command {
+        return viworks_gateway::broker::run(&broker);
+    }
     // Few threads: invocations are bounded, and each thread costs memory.
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(threads).max_blocking_threads(32).enable_all().build();
     let Ok(runtime) = runtime.inspect_err(complain) else { return ExitCode::FAILURE };
     let code = runtime.block_on(async {
-        match Cli::parse().command {
+        match cli.command {
             Command::Run { config } => run(config).await,
             Command::Check { config, json } => cli::check(config, json),
-            Command::Compile => cli::compile(),
+            Command::Compile | Command::Broker { .. } => cli::compile(),
             Command::Hold { state_dir, seconds } => cli::hold(state_dir, seconds).await,
             Command::Replay { file, plugin, json } => cli::replay(file, plugin, json).await,
             Command::Policy { command } => policy::run(command),

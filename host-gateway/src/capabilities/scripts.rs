@@ -6,6 +6,7 @@
 //! where the sealed copy is, not where the file was: it can't look for others beside it.
 
 mod given;
+mod judge;
 mod pinned;
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,11 @@ use viworks_signing::grant::{Grant, Granted, ScriptsScope};
 
 use super::wit::viworks::gateway::{scripts as wit, types};
 use super::{Call, secrets};
+use crate::broker::wire::Request;
 use crate::effects::diff::appears;
 use crate::effects::{Effect, Foreseen};
 use crate::failure::Failure;
+use crate::host::Reach;
 use crate::process::{ProcessError, Program};
 use given::{Given, given, said};
 use pinned::{PinError, Pinned};
@@ -54,6 +57,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Provider {
     config: Config,
+    reach: Reach,
 }
 
 /// What can change: anything. A script is an effect that nothing takes back.
@@ -111,7 +115,20 @@ impl Change {
 impl Provider {
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { config: config.clone() }
+        Self::reached(config, Reach::Here)
+    }
+
+    #[must_use]
+    pub fn reached(config: &Config, reach: Reach) -> Self {
+        Self { config: config.clone(), reach }
+    }
+
+    /// Whether the script is there, and is the pinned one.
+    pub(crate) async fn there(&self, name: &str, sha256: &str) -> Result<(), Failure> {
+        match self.reach.broker() {
+            Some(broker) => broker.ask(Request::Script { name: name.to_owned(), sha256: sha256.to_owned() }).await,
+            None => self.pinned(name, sha256).await.map(drop),
+        }
     }
 
     /// What a script would do, only running it can tell: a plan lists it as irreversible and
@@ -235,11 +252,11 @@ impl Call {
 
         // Asked before the effect, so that a file that was changed is a refusal, counted
         // and audited; the effect asks again and runs the very bytes that it hashed.
-        match self.host.scripts.pinned(&name, &sha256).await {
+        match self.host.scripts.there(&name, &sha256).await {
             Err(Failure::Denied { message, .. }) => {
                 self.require(scope, "scripts.pins", || message, |s| !owner.is_some_and(|p| std::ptr::eq(p, s)))?;
             }
-            checked => drop(checked?),
+            checked => checked?,
         }
         let secrets = secrets::variables(self, secrets)?;
         let left = self.facts.deadline.saturating_duration_since(Instant::now());

@@ -35,6 +35,10 @@ pub(super) const KEYS: &[&str] = &[
     "telemetry_secs",
     "drain_secs",
     "undo_hours",
+    "broker",
+    "broker_user",
+    "broker_state_dir",
+    "broker_audit_log",
     "log_format",
 ];
 

@@ -2,11 +2,12 @@
 //! they name, all read and checked at once. A [`Config`] is sound by its making; what is
 //! not sound is told as [`Faults`], every one of them.
 //!
-//! [`keys`] which there are · [`backend`] address and pins · [`identity`] certificates and
+//! [`broker`] what the broker takes of it · [`keys`] which there are · [`backend`] address and pins · [`identity`] certificates and
 //! keys · [`policy`] the host owner's file · [`watch`] the same while the gateway runs ·
 //! [`fault`] what is told.
 
 mod backend;
+mod broker;
 mod fault;
 mod files;
 mod identity;
@@ -17,6 +18,7 @@ pub(crate) mod tests;
 mod watch;
 
 pub use backend::{BackendUrl, Pin};
+pub use broker::{BrokerConfig, digest_of};
 pub use fault::{Fault, Faults};
 pub use identity::{Credentials, provider, spiffe_id};
 pub use keys::{Env, process_env};
@@ -80,6 +82,8 @@ pub struct Config {
     /// `None`: JSON unless standard error is a terminal.
     pub json_log: Option<bool>,
     pub providers: HostConfig,
+    /// The broker's socket; `None`: this process changes the host itself.
+    pub broker: Option<PathBuf>,
     pub recording: recording::Config,
     pub self_update: selfupdate::Config,
     /// Where this was read from, if it was named on the command line.
@@ -232,6 +236,14 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
     let scripts_root = path("scripts_root", faults);
     files::scripts(scripts_root.as_deref(), &values.list("required_scripts", faults), &policy, faults);
 
+    let broker = path("broker", faults);
+    if let Some(socket) = &broker {
+        if !socket.is_absolute() {
+            faults.add("broker", socket.display(), "is not an absolute path", "write /run/viworks/broker.sock");
+        }
+        files::socket_path("broker", socket, faults);
+    }
+
     let json_log = values.text("log_format", faults).and_then(|format| match format.as_str() {
         "json" => Some(true),
         "text" => Some(false),
@@ -269,6 +281,7 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         undo_hours,
         json_log,
         providers,
+        broker,
         recording: values.recording(faults),
         self_update,
         file: None,

@@ -69,7 +69,7 @@ impl Bench {
     /// Apply an effect without gate and journal, as taking back does.
     pub(crate) async fn apply(&self, effect: &Effect) -> Result<Applied, Failure> {
         let foreseen = effect.clone().foresee(&self.host, &[]).await?;
-        let answer = foreseen.effect.apply(&self.host).await?;
+        let answer = foreseen.effect.happen(&self.host).await?;
         Ok(Applied { answer, inverse: foreseen.effect.inverse(), effect: foreseen.effect })
     }
 }

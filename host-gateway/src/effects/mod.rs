@@ -32,6 +32,7 @@ use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 use viworks_protocol::outcome::DiffLine;
 
+use crate::broker::wire::Behalf;
 use crate::capabilities::{accounts, containers, scripts, state, vpn};
 use crate::failure::Failure;
 use crate::host::Host;
@@ -57,7 +58,7 @@ pub enum Inverse {
 
 /// An effect that could happen now, complete: with everything that was left to choose
 /// (which uid, which address) and everything that it takes the place of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Foreseen {
     pub effect: Effect,
     /// What a plan answers in place of the effect: plausible, and never with a real key.
@@ -66,13 +67,29 @@ pub struct Foreseen {
 }
 
 /// What the host shows of an effect whose result nobody knows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Trace {
     /// It did not happen.
     Absent,
     /// It happened, perhaps not to its end; this takes it back.
     Present(Inverse),
     Unclear,
+}
+
+/// Why an effect gave no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Unapplied {
+    /// Nothing of it is left.
+    Failed(Failure),
+    /// Whoever applied it is gone: the host has to be looked at.
+    Lost(String),
+}
+
+impl From<Failure> for Unapplied {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl Effect {
@@ -140,6 +157,9 @@ impl Effect {
     /// What applying it now would fail with, as far as that can be seen: `conflict`,
     /// `not-found`, `unavailable`, `denied`.
     pub(crate) async fn foresee(self, host: &Host, planned: &[Self]) -> Result<Foreseen, Failure> {
+        if let Some(broker) = host.broker_of(&self) {
+            return broker.foresee(self, planned).await;
+        }
         match self {
             Self::Accounts(change) => host.accounts.foresee(change, planned).await,
             Self::Vpn(change) => host.vpn.foresee(change, planned).await,
@@ -154,6 +174,9 @@ impl Effect {
     /// # Errors
     /// When the host can't be asked.
     pub(crate) async fn trace(&self, host: &Host) -> Result<Trace, Failure> {
+        if let (Some(broker), false) = (host.broker_of(self), matches!(self, Self::Scripts(_))) {
+            return broker.trace(self).await;
+        }
         match self {
             Self::Accounts(change) => host.accounts.trace(change).await,
             Self::Vpn(change) => host.vpn.trace(change).await,
@@ -169,9 +192,18 @@ impl Effect {
         host.turns.of(self.capability()).await
     }
 
-    /// Change the host: a foreseen effect, in its turn. Gives what the capability's function
-    /// answers; never journaled. Called in this module alone.
-    async fn apply(&self, host: &Host) -> Result<Value, Failure> {
+    /// Change the host: a foreseen effect, in its turn, by the broker where there is one.
+    /// Gives what the capability's function answers; never journaled. Called in this module
+    /// alone.
+    async fn apply(&self, host: &Host, behalf: Behalf) -> Result<Value, Unapplied> {
+        match host.broker_of(self) {
+            Some(broker) => broker.apply(self, behalf).await,
+            None => Ok(self.happen(host).await?),
+        }
+    }
+
+    /// Change the host with this process's own rights. Called above, and by the broker.
+    pub(crate) async fn happen(&self, host: &Host) -> Result<Value, Failure> {
         match self {
             Self::Accounts(change) => host.accounts.apply(change).await,
             Self::Vpn(change) => host.vpn.apply(change).await,

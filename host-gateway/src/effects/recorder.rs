@@ -17,7 +17,8 @@ use viworks_signing::release::EffectClass;
 
 use super::plan::{PlanSubject, digest};
 use super::rollback::{self, settle};
-use super::{Effect, Foreseen, Step, StepState};
+use super::{Effect, Foreseen, Step, StepState, Unapplied};
+use crate::broker::wire::Behalf;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::journal::{Journal, JournalError};
@@ -42,7 +43,7 @@ pub struct Recorder {
     /// In a plan: what would have happened so far.
     planned: Vec<Effect>,
     /// The effect that is being applied: it ends in a task of its own, whoever waits.
-    applying: Option<JoinHandle<Result<Value, Failure>>>,
+    applying: Option<JoinHandle<Result<Value, Unapplied>>>,
     uses: Uses,
     tape: Option<TapeHandle>,
 }
@@ -208,13 +209,19 @@ impl Recorder {
         // From here until the result is journaled, a crash leaves the effect to be traced.
         self.steps.push(Step { seq, effect: effect.clone(), state: StepState::Intended });
         let host = Arc::clone(&self.host);
+        let behalf = Behalf { invocation: self.invocation.clone(), seq, back: false };
         let applying = self.applying.insert(tokio::spawn(async move {
             let (_turn, _change) = (turn, host.changes.one());
-            effect.apply(&host).await
+            effect.apply(&host, behalf).await
         }));
         let applied = applying.await;
         self.applying = None;
-        let applied = applied.map_err(|e| Failure::Failed(format!("the effect ended early: {e}")))?;
+        let applied = match applied.map_err(|e| Failure::Failed(format!("the effect ended early: {e}")))? {
+            Ok(answer) => Ok(answer),
+            Err(Unapplied::Failed(failure)) => Err(failure),
+            // Not journaled: it stays an intent, and the host will be asked.
+            Err(Unapplied::Lost(why)) => return Err(Failure::Unavailable(why)),
+        };
         self.note(applied.is_ok()).await?;
         applied
     }
@@ -278,6 +285,7 @@ impl Recorder {
         let is_script = self.steps.last().is_some_and(|s| matches!(s.effect, Effect::Scripts(_)));
         let wait = if is_script { Duration::ZERO } else { SETTLE };
         match timeout(wait, &mut applying).await {
+            Ok(Ok(Err(Unapplied::Lost(_)))) => {}
             Ok(Ok(applied)) => {
                 // What is not journaled is traced at the next start.
                 let _ = self.note(applied.is_ok()).await;

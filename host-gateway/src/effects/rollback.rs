@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use viworks_protocol::id::InvocationId;
 
-use super::{Effect, Inverse, Step, StepState, Trace};
+use super::{Effect, Inverse, Step, StepState, Trace, Unapplied};
+use crate::broker::wire::Behalf;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::journal::Journal;
@@ -95,14 +96,16 @@ async fn take_back(
         Err(_) => return stuck(&"there was no time left"),
     };
     let host = Arc::clone(host);
+    let behalf = Behalf { invocation: invocation.clone(), seq, back: true };
     let applying = tokio::spawn(async move {
         let (_turn, _change) = (turn, host.changes.one());
-        effect.apply(&host).await
+        effect.apply(&host, behalf).await
     });
     let state = match timeout_at(deadline.max(Instant::now() + ENDING), applying).await {
         Ok(Ok(Ok(_))) => StepState::RolledBack,
-        Ok(Ok(Err(failure))) => stuck(&failure),
-        // It goes on, and nobody waits for it any more.
+        Ok(Ok(Err(Unapplied::Failed(failure)))) => stuck(&failure),
+        // It goes on, and nobody waits for it any more; or its broker is gone.
+        Ok(Ok(Err(Unapplied::Lost(_)))) => return StepState::Unknown,
         Ok(Err(_)) | Err(_) => return StepState::Unknown,
     };
     if let Err(error) = journal.returned(invocation, seq, state == StepState::RolledBack).await {

@@ -104,20 +104,30 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// What the host owner allows, whoever asks: for who does not know the release.
+    #[must_use]
+    pub fn of_policy(policy: &Scopes) -> Self {
+        Self::of_layers(&[(Layer::Policy, policy)])
+    }
+
     /// What all allow. Without reviews, release and policy decide.
     #[must_use]
     pub fn of<'a>(release: &Scopes, reviews: impl IntoIterator<Item = &'a Scopes>, policy: &Scopes) -> Self {
         let mut layers = vec![(Layer::Release, release)];
         layers.extend(reviews.into_iter().map(|review| (Layer::Review, review)));
         layers.push((Layer::Policy, policy));
+        Self::of_layers(&layers)
+    }
+
+    fn of_layers(layers: &[(Layer, &Scopes)]) -> Self {
         Self {
-            accounts: granted(&layers, |scopes| &scopes.accounts),
-            vpn: granted(&layers, |scopes| &scopes.vpn),
-            system: granted(&layers, |scopes| &scopes.system),
-            containers: granted(&layers, |scopes| &scopes.containers),
-            scripts: granted(&layers, |scopes| &scopes.scripts),
-            state: granted(&layers, |scopes| &scopes.state),
-            secrets: granted(&layers, |scopes| &scopes.secrets),
+            accounts: granted(layers, |scopes| &scopes.accounts),
+            vpn: granted(layers, |scopes| &scopes.vpn),
+            system: granted(layers, |scopes| &scopes.system),
+            containers: granted(layers, |scopes| &scopes.containers),
+            scripts: granted(layers, |scopes| &scopes.scripts),
+            state: granted(layers, |scopes| &scopes.state),
+            secrets: granted(layers, |scopes| &scopes.secrets),
         }
     }
 }

@@ -46,6 +46,17 @@ struct Shadow {
     expires: Option<i64>,
 }
 
+/// What may be known of a line of shadow(5) without reading a hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LockLine {
+    pub(super) name: String,
+    pub(super) locked: bool,
+    /// Nothing is behind the lock.
+    pub(super) empty: bool,
+    pub(super) expires: Option<i64>,
+}
+
 /// An account as guests see it: the serialisable face of the WIT record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Account {
@@ -64,15 +75,44 @@ impl Database {
     /// # Errors
     /// `unavailable` if a file can't be read or is too big.
     pub(super) fn read(base: &Path) -> Result<Self, Failure> {
-        let read = |name: &str| {
-            text(&base.join("etc").join(name)).map_err(|e| Failure::Unavailable(format!("/etc/{name}: {e}")))
-        };
-        let (passwd, group, shadow) = (read("passwd")?, read("group")?, read("shadow")?);
+        let (passwd, group, shadow) = (read(base, "passwd")?, read(base, "group")?, read(base, "shadow")?);
         Ok(Self {
             entries: passwd.lines().filter_map(Entry::parse).collect(),
             groups: group.lines().filter_map(Group::parse).collect(),
             shadow: shadow.lines().filter_map(Shadow::parse).collect(),
         })
+    }
+
+    /// The same from what everybody may read, and what the broker says of locks.
+    ///
+    /// # Errors
+    /// `unavailable` if a file can't be read or is too big.
+    pub(super) fn public(base: &Path, locks: Vec<LockLine>) -> Result<Self, Failure> {
+        let (passwd, group) = (read(base, "passwd")?, read(base, "group")?);
+        let shadow = locks.into_iter().map(|lock| {
+            let password = match (lock.locked, lock.empty) {
+                (true, true) => "!",
+                (true, false) => "!*",
+                (false, true) => "",
+                (false, false) => "*",
+            };
+            (lock.name, Shadow { password: password.to_owned(), expires: lock.expires })
+        });
+        Ok(Self {
+            entries: passwd.lines().filter_map(Entry::parse).collect(),
+            groups: group.lines().filter_map(Group::parse).collect(),
+            shadow: shadow.collect(),
+        })
+    }
+
+    /// How the accounts that pass are locked.
+    pub(super) fn locks(&self, passes: impl Fn(&Entry) -> bool) -> Vec<LockLine> {
+        let line = |entry: &Entry| {
+            let shadow = self.shadow.get(&entry.name)?;
+            let (locked, empty) = (shadow.password.starts_with('!'), self.has_no_password(&entry.name));
+            Some(LockLine { name: entry.name.clone(), locked, empty, expires: shadow.expires })
+        };
+        self.entries.iter().filter(|e| passes(e)).filter_map(line).collect()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&Entry> {
@@ -264,6 +304,10 @@ impl Shadow {
 /// Days since 1970, UTC, as shadow(5) counts.
 fn today() -> i64 {
     time::OffsetDateTime::now_utc().unix_timestamp() / 86_400
+}
+
+fn read(base: &Path, name: &str) -> Result<String, Failure> {
+    text(&base.join("etc").join(name)).map_err(|e| Failure::Unavailable(format!("/etc/{name}: {e}")))
 }
 
 fn text(path: &Path) -> std::io::Result<String> {

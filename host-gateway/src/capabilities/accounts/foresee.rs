@@ -7,6 +7,7 @@ use super::change::{Change, Home, Lock, NewAccount, Record};
 use super::database::{Account, Database, Entry};
 use super::overlay::Overlay;
 use super::{Provider, busy, home, quarantine, rules};
+use crate::broker::wire::Request;
 use crate::effects::{Effect, Foreseen, Inverse, Trace};
 use crate::failure::Failure;
 
@@ -192,6 +193,9 @@ impl Provider {
     pub(super) async fn keys_of(&self, entry: &Entry, planned: &Overlay<'_>) -> Result<Option<String>, Failure> {
         if let Some(keys) = planned.keys(&entry.name) {
             return Ok(keys);
+        }
+        if let Some(broker) = self.reach.broker() {
+            return broker.ask(Request::Keys { name: entry.name.clone(), uid: entry.uid }).await;
         }
         let entry = entry.clone();
         self.blocking(move |site| home::read_keys(site, &entry)).await

@@ -14,7 +14,7 @@ use crate::capabilities::wit::viworks::gateway::types;
 use crate::effects::Effect;
 use crate::failure::Failure;
 
-const MAX_GROUPS: usize = 32;
+pub(super) const MAX_GROUPS: usize = 32;
 const MAX_LISTED: usize = 10_000;
 
 /// What a host function answers: a trap, or a guest's success or failure.
@@ -240,7 +240,7 @@ impl Call {
     }
 }
 
-fn granted(grant: &Grant) -> Result<&Granted<AccountsScope>, Failure> {
+pub(super) fn granted(grant: &Grant) -> Result<&Granted<AccountsScope>, Failure> {
     grant.accounts.as_ref().ok_or_else(|| Failure::Denied {
         capability: "accounts".into(),
         rule: "grant: accounts".into(),
@@ -248,19 +248,19 @@ fn granted(grant: &Grant) -> Result<&Granted<AccountsScope>, Failure> {
     })
 }
 
-fn system(message: String) -> Failure {
+pub(super) fn system(message: String) -> Failure {
     Failure::Denied { capability: "accounts".into(), rule: "gateway: accounts.system".into(), message }
 }
 
 /// No grant reaches these.
-fn refuse_system(name: &str, uid: Option<u32>) -> Result<(), Failure> {
+pub(super) fn refuse_system(name: &str, uid: Option<u32>) -> Result<(), Failure> {
     if rules::reserved(name) || uid.is_some_and(rules::system_uid) {
         return Err(system(format!("account {name} is root's or the system's, or its name carries rights")));
     }
     Ok(())
 }
 
-fn visible(scope: &Granted<AccountsScope>, entry: &Entry) -> bool {
+pub(super) fn visible(scope: &Granted<AccountsScope>, entry: &Entry) -> bool {
     let covers = |s: &AccountsScope| s.uids.contains(entry.uid) && s.names.match_any(&entry.name);
     !rules::system_uid(entry.uid) && !rules::reserved(&entry.name) && scope.scopes().all(covers)
 }
@@ -277,7 +277,7 @@ fn common_uids(scope: &Granted<AccountsScope>) -> UidRange {
 }
 
 /// Whether a home is below a home root; `/` holds every home.
-fn within(home_root: &str, home: &str) -> bool {
+pub(super) fn within(home_root: &str, home: &str) -> bool {
     home.strip_prefix(home_root.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
 }
 

@@ -6,7 +6,7 @@
 //! [`overlay`] of a plan → [`apply`] does it, one at a time → [`tools`] runs useradd and its kin,
 //! [`home`] and [`quarantine`] work on home directories by descriptor ([`dir`]),
 //! [`database`] reads passwd, group and shadow. [`rules`] and [`keys`] say what a name,
-//! a hash and a key are; [`busy`] who is in use; [`prefix`] makes an empty root ready.
+//! a hash and a key are; [`judge`] asks a grant of a whole change, where nobody else did; [`busy`] who is in use; [`prefix`] makes an empty root ready.
 
 mod apply;
 mod busy;
@@ -17,6 +17,7 @@ mod dir;
 mod foresee;
 mod guest;
 mod home;
+mod judge;
 mod keys;
 mod overlay;
 mod prefix;
@@ -35,10 +36,12 @@ use serde_json::Value;
 pub use change::{Change, Home, Lock, LockState, NewAccount, Record};
 pub use quarantine::Swept;
 
+use crate::broker::wire::Request;
 use crate::capabilities::wit::viworks::gateway::accounts as wit;
 use crate::effects::Effect;
 use crate::failure::Failure;
-use database::Database;
+use crate::host::Reach;
+use database::{Database, LockLine};
 use overlay::Overlay;
 use tools::Tools;
 
@@ -89,6 +92,7 @@ pub struct Provider {
     site: Arc<Site>,
     /// useradd and its kin fail when they run side by side.
     changing: Arc<tokio::sync::Mutex<()>>,
+    reach: Reach,
 }
 
 /// Where everything is.
@@ -118,6 +122,11 @@ impl Site {
 impl Provider {
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        Self::reached(config, Reach::Here)
+    }
+
+    #[must_use]
+    pub fn reached(config: &Config, reach: Reach) -> Self {
         let base = config.root.as_deref().unwrap_or(Path::new("/"));
         let site = Site {
             root: config.root.clone(),
@@ -126,7 +135,7 @@ impl Provider {
             skeleton: config.skeleton.clone(),
             tools: Tools::new(config),
         };
-        Self { site: Arc::new(site), changing: Arc::default() }
+        Self { site: Arc::new(site), changing: Arc::default(), reach }
     }
 
     /// All accounts and groups as they are now.
@@ -134,6 +143,11 @@ impl Provider {
     /// # Errors
     /// `unavailable` if an account file can't be read.
     async fn database(&self) -> Result<Database, Failure> {
+        if let Some(broker) = self.reach.broker() {
+            // The names are everybody's to read; of the passwords only whether they are locked.
+            let locks: Vec<LockLine> = broker.ask(Request::Locks {}).await?;
+            return self.blocking(move |site| Database::public(site.base(), locks)).await;
+        }
         self.blocking(|site| {
             if let Some(root) = &site.root {
                 prefix::prepare(root)?;
@@ -155,6 +169,9 @@ impl Provider {
     /// # Errors
     /// When the quarantine can't be read.
     pub async fn sweep(&self) -> Result<Vec<Swept>, Failure> {
+        if let Some(broker) = self.reach.broker() {
+            return broker.ask(Request::Sweep {}).await;
+        }
         let days = self.site.quarantine_days;
         if days == 0 {
             return Ok(Vec::new());

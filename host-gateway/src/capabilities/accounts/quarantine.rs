@@ -133,7 +133,7 @@ pub(super) fn take(site: &Site, record: &Record, entry: &str) -> Result<(), Fail
 }
 
 /// A home that waited too long, and is gone now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Swept {
     pub account: String,
     pub uid: u32,

@@ -8,6 +8,7 @@ use viworks_protocol::outcome::DiffLine;
 
 use super::container::Container;
 use super::{Change, Provider, UNDO_GRACE};
+use crate::broker::wire::Request;
 use crate::effects::diff::{goes, line};
 use crate::effects::{Effect, Foreseen, Trace};
 use crate::failure::Failure;
@@ -29,7 +30,10 @@ impl Provider {
 
     /// The container as a plan so far leaves it.
     pub(super) async fn inspect(&self, id: &str, planned: &[Effect]) -> Result<Container, Failure> {
-        let container = self.engine.inspect(id).await?;
+        let container = match self.reach.broker() {
+            Some(broker) => broker.ask(Request::Container { id: id.to_owned() }).await?,
+            None => self.engine.inspect(id).await?,
+        };
         replay(container, planned).ok_or_else(|| Failure::NotFound(format!("no such container: {id}")))
     }
 

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bollard::models::ContainerSummary;
 use viworks_signing::grant::{ContainersScope, Granted};
 
 use super::super::Call;
@@ -18,7 +17,7 @@ use crate::failure::Failure;
 
 type Answer<T> = wasmtime::Result<Result<T, types::Failure>>;
 
-const MAX_GRACE_SECS: u16 = 120;
+pub(super) const MAX_GRACE_SECS: u16 = 120;
 /// Containers that one call of `prune` removes; calling again removes the next.
 const MAX_PRUNED: usize = 500;
 
@@ -26,7 +25,7 @@ impl wit::Host for Call {
     async fn get_engine(&mut self) -> Answer<wit::Engine> {
         self.enter()?;
         let Err(refused) = granted(self) else {
-            return Ok(self.host.containers.engine.version().await.map_err(Into::into));
+            return Ok(self.host.containers.version().await.map_err(Into::into));
         };
         Ok(Err(refused.into()))
     }
@@ -108,11 +107,7 @@ impl Provider {
         now: i64,
         planned: &[Effect],
     ) -> Result<Vec<Container>, Failure> {
-        let named = |summary: &ContainerSummary| {
-            let Some(name) = &filter.name else { return true };
-            summary.names.iter().flatten().any(|n| n.trim_start_matches('/') == name)
-        };
-        let found = self.engine.list(named).await?;
+        let found = self.listed(filter.name.as_deref()).await?;
         let mut found: Vec<_> = found.into_iter().filter_map(|c| replay(c, planned)).collect();
         found.retain(|c| scope::passes(granted, &SEEN, c, now) && scope::matches(filter, c, now));
         Ok(found)

@@ -4,6 +4,7 @@
 //!
 //! - `host`: the functions that plugins call
 //! - `foresee`: what a change would be, over what a plan so far has changed
+//! - `judge`: asks a grant of a whole change, where nobody else did
 //! - `scope`: the rules of the grant, on a container as it was just inspected
 //! - `engine`: requests, each with a deadline; `transport`: their bytes, with a budget
 //! - `container`: what decisions are made on
@@ -12,18 +13,26 @@ mod container;
 mod engine;
 mod foresee;
 mod host;
+mod judge;
 mod scope;
 mod transport;
+
+pub(crate) use judge::granted;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bollard::models::ContainerSummary;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::wit::viworks::gateway::containers as wit;
+use crate::broker::wire::Request;
 
 use self::container::Container;
 use self::engine::Engine;
 use crate::failure::Failure;
+use crate::host::Reach;
 
 /// `[providers.containers]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +54,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Provider {
     engine: Engine,
+    reach: Reach,
 }
 
 /// What can change.
@@ -101,8 +111,32 @@ impl Change {
 impl Provider {
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        Self::reached(config, Reach::Here)
+    }
+
+    #[must_use]
+    pub fn reached(config: &Config, reach: Reach) -> Self {
         let deadline = Duration::from_secs(config.timeout_secs.max(1).into());
-        Self { engine: Engine::new(config.socket.as_deref(), deadline) }
+        Self { engine: Engine::new(config.socket.as_deref(), deadline), reach }
+    }
+
+    pub(crate) async fn version(&self) -> Result<wit::Engine, Failure> {
+        match self.reach.broker() {
+            Some(broker) => broker.ask(Request::Engine {}).await,
+            None => self.engine.version().await,
+        }
+    }
+
+    /// All of that name, or all; those that the policy covers, where a broker lists them.
+    async fn listed(&self, name: Option<&str>) -> Result<Vec<Container>, Failure> {
+        if let Some(broker) = self.reach.broker() {
+            return broker.ask(Request::Containers { name: name.map(str::to_owned) }).await;
+        }
+        let named = |summary: &ContainerSummary| {
+            let Some(name) = name else { return true };
+            summary.names.iter().flatten().any(|n| n.trim_start_matches('/') == name)
+        };
+        self.engine.list(named).await
     }
 
     pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {

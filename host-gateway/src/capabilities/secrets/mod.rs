@@ -17,10 +17,12 @@ use zeroize::Zeroizing;
 use super::Call;
 use super::wit::viworks::gateway::scripts::SecretVariable;
 use super::wit::viworks::gateway::{secrets as wit, types};
+use crate::broker::wire::Request;
 use crate::failure::Failure;
+use crate::host::Reach;
 
 /// Handles that one invocation may hold.
-const MAX_HANDLES: usize = 64;
+pub(crate) const MAX_HANDLES: usize = 64;
 
 /// `[providers.secrets]`. Without either, there are none.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -37,6 +39,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Provider {
     config: Config,
+    reach: Reach,
 }
 
 /// The bytes of a secret, cleared when dropped. Shows itself to nobody.
@@ -58,7 +61,24 @@ impl std::fmt::Debug for Bytes {
 impl Provider {
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { config: config.clone() }
+        Self::reached(config, Reach::Here)
+    }
+
+    #[must_use]
+    pub fn reached(config: &Config, reach: Reach) -> Self {
+        Self { config: config.clone(), reach }
+    }
+
+    /// Whether there is one of that name.
+    ///
+    /// # Errors
+    /// As [`Provider::resolve`]'s.
+    pub(crate) async fn there(&self, name: &str) -> Result<(), Failure> {
+        match self.reach.broker() {
+            Some(broker) => broker.ask(Request::Secret { name: name.to_owned() }).await,
+            // Only that it is there: the bytes go no further than this line.
+            None => self.resolve(name).await.map(drop),
+        }
     }
 
     /// The bytes behind a name; for providers of other capabilities, when they apply.
@@ -86,8 +106,7 @@ impl Call {
         let scope = granted(&grant)?;
         check_name(&name)?;
         self.require(scope, "secrets.names", || format!("secret {name}"), |s| s.names.match_any(&name))?;
-        // Only that it is there: the bytes go no further than this line.
-        drop(self.host.secrets.resolve(&name).await?);
+        self.host.secrets.there(&name).await?;
         if let Some(at) = self.secrets.iter().position(|held| *held == name) {
             return Ok(handle(at));
         }
@@ -125,18 +144,25 @@ pub(crate) fn variables(call: &mut Call, asked: &[SecretVariable]) -> Result<Vec
     }
     let mut variables: Vec<(String, String)> = Vec::with_capacity(asked.len());
     for SecretVariable { variable, secret } in asked {
-        let first = variable.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_');
-        let good = first && variable.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-        let known = variables.iter().any(|(known, _)| known == variable);
-        // These decide what runs, or are this gateway's to set.
-        let taken = ["PATH", "LANG", "IFS", "ENV", "BASH_ENV"].contains(&variable.as_str());
-        if !good || known || taken || variable.len() > 64 || variable.starts_with("LD_") || variable.starts_with("VIW_")
-        {
-            return Err(Failure::InvalidArgument(format!("{variable:?} can't be a variable for a secret")));
-        }
+        check_variable(variable, variables.iter().any(|(known, _)| known == variable))?;
         variables.push((variable.clone(), call.secret(secret, "scripts")?));
     }
     Ok(variables)
+}
+
+/// Whether a secret may be put into that variable, once.
+///
+/// # Errors
+/// `invalid-argument`.
+pub(crate) fn check_variable(variable: &str, again: bool) -> Result<(), Failure> {
+    let first = variable.bytes().next().is_some_and(|b| b.is_ascii_uppercase() || b == b'_');
+    let good = first && variable.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    // These decide what runs, or are this gateway's to set.
+    let taken = ["PATH", "LANG", "IFS", "ENV", "BASH_ENV"].contains(&variable);
+    if !good || again || taken || variable.len() > 64 || variable.starts_with("LD_") || variable.starts_with("VIW_") {
+        return Err(Failure::InvalidArgument(format!("{variable:?} can't be a variable for a secret")));
+    }
+    Ok(())
 }
 
 /// Means something within its invocation alone.
@@ -153,11 +179,25 @@ fn granted(grant: &Grant) -> Result<&Granted<SecretsScope>, Failure> {
 }
 
 /// One plain file name: no path, nothing hidden.
-fn check_name(name: &str) -> Result<(), Failure> {
+pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if name.len() <= 64 && first && name.bytes().all(inner) {
         return Ok(());
     }
     Err(Failure::InvalidArgument("a secret's name is at most 64 letters, digits, '.', '_' and '-', no path".into()))
+}
+
+/// Whether a grant lets a secret of that name be known of, and be used by `capability`.
+///
+/// # Errors
+/// `denied` with the rule, or `invalid-argument`.
+pub(crate) fn judge(name: &str, capability: Option<&str>, grant: &Grant) -> Result<(), Failure> {
+    let scope = granted(grant)?;
+    check_name(name)?;
+    let denied =
+        |rule: String| Failure::Denied { capability: "secrets".into(), rule, message: format!("secret {name}") };
+    scope.require("secrets.names", |s| s.names.match_any(name)).map_err(|refused| denied(refused.rule))?;
+    let used = |s: &SecretsScope| capability.is_none_or(|by| s.uses.iter().any(|used| used == by));
+    scope.require("secrets.uses", used).map_err(|refused| denied(refused.rule))
 }

@@ -143,7 +143,7 @@ fn usable(call: &Call, granted: &Granted<VpnScope>) -> Vec<Kind> {
     call.host.vpn.kinds().into_iter().filter(|kind| granted.scopes().all(|s| has(s, *kind))).collect()
 }
 
-fn has(scope: &VpnScope, kind: Kind) -> bool {
+pub(super) fn has(scope: &VpnScope, kind: Kind) -> bool {
     scope.providers.iter().any(|p| p == kind.as_str())
 }
 

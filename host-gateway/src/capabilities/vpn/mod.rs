@@ -5,6 +5,7 @@
 //! - [`name`], [`pool`]: what a user is called, which address is free
 //! - `host`: the functions that plugins call, and their gate
 //! - `foresee`: what a change would be, over what a plan so far has changed
+//! - `judge`: asks a grant of a whole change, where nobody else did
 //! - `wireguard`: peers in the server's configuration, `wg syncconf`
 //! - `openvpn`: certificates of the site's own CA, CRL, management socket
 //! - `files`: reading and replacing files that others own too
@@ -15,6 +16,7 @@
 mod files;
 mod foresee;
 mod host;
+mod judge;
 pub mod name;
 pub mod openvpn;
 pub mod pool;
@@ -28,8 +30,11 @@ use self::name::PeerName;
 use self::openvpn::{Openvpn, Serial};
 use self::pool::Cidr;
 use self::wireguard::{Wireguard, WireguardKey};
+use crate::broker::client::of_the_host;
+use crate::broker::wire::Request;
 use crate::effects::Effect;
 use crate::failure::Failure;
+use crate::host::Reach;
 
 /// `[providers.vpn]`: what is absent is not served.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -114,6 +119,7 @@ pub enum Change {
 pub struct Provider {
     wireguard: Option<Wireguard>,
     openvpn: Option<Openvpn>,
+    reach: Reach,
 }
 
 impl Kind {
@@ -165,9 +171,15 @@ impl Change {
 impl Provider {
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        Self::reached(config, Reach::Here)
+    }
+
+    #[must_use]
+    pub fn reached(config: &Config, reach: Reach) -> Self {
         Self {
             wireguard: config.wireguard.as_ref().map(Wireguard::new),
             openvpn: config.openvpn.as_ref().map(Openvpn::new),
+            reach,
         }
     }
 
@@ -183,6 +195,9 @@ impl Provider {
     /// # Errors
     /// `unavailable` when the server's files can't be read or trusted.
     pub(crate) async fn list(&self, kind: Kind, planned: &[Effect]) -> Result<Vec<Peer>, Failure> {
+        if let Some(broker) = self.reach.broker() {
+            return broker.ask(Request::Peers { kind, planned: of_the_host(planned) }).await;
+        }
         let planned = foresee::changes(planned);
         match kind {
             Kind::Wireguard => self.wireguard()?.list(&planned).await,
@@ -191,7 +206,10 @@ impl Provider {
     }
 
     /// The peer that removing `name` would remove.
-    async fn find(&self, kind: Kind, name: &PeerName, planned: &[Effect]) -> Result<Peer, Failure> {
+    pub(crate) async fn find(&self, kind: Kind, name: &PeerName, planned: &[Effect]) -> Result<Peer, Failure> {
+        if let Some(broker) = self.reach.broker() {
+            return broker.ask(Request::Peer { kind, name: name.clone(), planned: of_the_host(planned) }).await;
+        }
         let changes = foresee::changes(planned);
         let found = match kind {
             Kind::Wireguard => self.wireguard()?.list(&changes).await?.into_iter().find(|p| p.name == *name),
@@ -217,6 +235,11 @@ impl Provider {
                 Kind::Openvpn => to_json(&self.openvpn()?.restore(name, identity).await?),
             },
         }
+    }
+
+    /// Where addresses of WireGuard peers come from; `None` where no server is configured.
+    fn pools(&self) -> Option<Vec<Cidr>> {
+        self.wireguard.as_ref().map(Wireguard::pools)
     }
 
     fn wireguard(&self) -> Result<&Wireguard, Failure> {

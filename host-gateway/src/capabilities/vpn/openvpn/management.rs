@@ -62,6 +62,12 @@ const MAX_ANSWER: usize = 256 * 1024;
 const PROMPT: &[u8] = b"ENTER PASSWORD:";
 
 impl Management {
+    /// Whether it needs no network, not even the loopback.
+    #[must_use]
+    pub fn is_unix(&self) -> bool {
+        !matches!(self, Self::Tcp(_))
+    }
+
     /// End the sessions of the user with that common name; how many there were.
     pub(super) async fn kill(&self, name: &PeerName, password: Option<&[u8]>) -> Result<u32, ManagementError> {
         self.kill_within(DEADLINE, name, password).await

@@ -157,6 +157,11 @@ impl Wireguard {
         Self { config: Arc::new(config.clone()), edits: tokio::sync::Mutex::new(()) }
     }
 
+    /// Where client addresses come from.
+    pub(super) fn pools(&self) -> Vec<Cidr> {
+        std::iter::once(self.config.pool).chain(self.config.pool6).collect()
+    }
+
     /// Write the peer with the addresses that were foreseen, apply it live.
     pub(super) async fn add(&self, name: &PeerName, key: &WireguardKey, addresses: &[Cidr]) -> Result<Issued, Failure> {
         let (config, name, key, addresses) =
