@@ -7,7 +7,7 @@ declare -A package_of=(
   [iptables]=iptables [openvpn]=openvpn [wg]=wireguard-tools [wireguard-go]=wireguard-go [dockerd]=docker.io
   [redis-server]=redis-server [nginx]=nginx-light [prometheus]=prometheus [rsyslogd]=rsyslog
   [prometheus-alertmanager]=prometheus-alertmanager
-  [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux [lintian]=lintian [systemd-analyze]=systemd [setpriv]=util-linux
+  [busybox]=busybox-static [useradd]=passwd [python3]=python3 [unshare]=util-linux [lintian]=lintian [systemd-analyze]=systemd [systemd-socket-activate]=systemd [setpriv]=util-linux
   [strip]=binutils [docker-registry]=docker-registry [softhsm2-util]=softhsm2
 )
 missing=()

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit::Audit;
-use crate::broker::Client;
+use crate::broker::{self, Client};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch;
@@ -224,6 +224,9 @@ impl App {
         tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(host)));
         tracing::info!(agent = %config.agent, backend = %config.backend.uri(), version = selfupdate::version(), "started");
         tracing::info!(target: "audit", agent = %config.agent, version = selfupdate::version(), "gateway started");
+        for fault in broker::check::faults(&config).await.iter() {
+            tracing::error!(key = %fault.key, problem = %fault.problem, mend = %fault.mend, "broker");
+        }
         config.notes().iter().for_each(|note| tracing::warn!("{note}"));
         let restart = program.restart();
         Ok(Self { executor, outgoing, vitals, audit, drain: config.drain, draining, restart, stop, tasks })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use viworks_protocol::frame::PluginState;
 
-use crate::broker::BrokerArgs;
+use crate::broker::{self, BrokerArgs};
 use crate::clock::host_ms;
 use crate::config::{Config, Faults, process_env};
 use crate::recording::file::{MAX_BYTES, Recording};
@@ -148,10 +148,9 @@ pub fn load(config: Option<PathBuf>) -> Result<Config, Faults> {
 }
 
 /// `check`
-#[must_use]
-pub fn check(config: Option<PathBuf>, json: bool) -> ExitCode {
+pub async fn check(config: Option<PathBuf>, json: bool) -> ExitCode {
     let (notes, faults) = match load(config) {
-        Ok(config) => (config.notes(), Faults::default()),
+        Ok(config) => (config.notes(), broker::check::faults(&config).await),
         Err(faults) => (Vec::new(), faults),
     };
     if json {

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Run { config } => run(config).await,
-            Command::Check { config, json } => cli::check(config, json),
+            Command::Check { config, json } => cli::check(config, json).await,
             Command::Compile | Command::Broker { .. } => cli::compile(),
             Command::Hold { state_dir, seconds } => cli::hold(state_dir, seconds).await,
             Command::Replay { file, plugin, json } => cli::replay(file, plugin, json).await,

@@ -78,6 +78,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("capabilities/scripts.rs", &["Program::new"]),
     // The apply path of state; making its file is the gateway's own business.
     ("capabilities/state/store.rs", &["OpenOptions::", "Connection::open", ".execute(", "execute_batch"]),
+    // The broker's socket, and who asks there. What it does to the host, the providers do.
+    (
+        "broker/activation.rs",
+        &["fs::remove", "fs::set_permissions", "remove_file(", "set_permissions", "UnixStream::connect"],
+    ),
+    ("broker/client.rs", &["UnixStream::connect"]),
     // Reads.
     ("capabilities/secrets/sources.rs", &["OpenOptions::"]),
     ("capabilities/system/services.rs", &["Program::new"]),
@@ -86,6 +92,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Changes, and the only files that may ask for them: an `apply` path each.
 const CALLERS: &[(&str, &[&str])] = &[
     ("effect.apply(", &["effects/recorder.rs", "effects/rollback.rs"]),
+    // With this process's own rights: where there is no broker, or by the broker itself.
+    (".happen(", &["effects/mod.rs", "broker/handle.rs"]),
+    ("broker.apply(", &["effects/mod.rs"]),
     ("host.accounts.apply(", &["effects/mod.rs"]),
     ("host.vpn.apply(", &["effects/mod.rs"]),
     ("host.containers.apply(", &["effects/mod.rs"]),
@@ -103,7 +112,7 @@ const CALLERS: &[(&str, &[&str])] = &[
     ("quarantine::put(", &["capabilities/accounts/apply.rs"]),
     ("quarantine::take(", &["capabilities/accounts/apply.rs"]),
     ("quarantine::sweep(", &["capabilities/accounts/mod.rs"]),
-    ("accounts.sweep(", &["app.rs"]),
+    ("accounts.sweep(", &["app.rs", "broker/handle.rs"]),
     (
         "files::replace(",
         &[
@@ -232,7 +241,7 @@ fn character(rest: &str) -> Option<usize> {
 /// Whether a capability could change the host here without an effect.
 fn faults(sources: &[Source]) -> Vec<String> {
     let mut faults = Vec::new();
-    let guarded = ["capabilities", "effects", "executor", "runtime"];
+    let guarded = ["capabilities", "effects", "executor", "runtime", "broker"];
     for source in sources.iter().filter(|s| guarded.iter().any(|dir| s.name.starts_with(dir))) {
         let allowed = ALLOWED.iter().find(|(name, _)| *name == source.name).map_or(&[][..], |(_, calls)| calls);
         for call in MUTATING.iter().filter(|call| source.code.contains(**call) && !allowed.contains(call)) {
@@ -264,6 +273,42 @@ fn no_capability_changes_the_host_but_by_an_effect() {
     assert!(gone.is_empty(), "allowed files that are not there: {gone:?}");
     let faults = faults(&sources);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// With a broker configured nothing of the host is touched here: one place decides who
+/// applies, and every read that needs root asks the same way first.
+#[test]
+fn who_has_a_broker_does_nothing_without_it() {
+    let sources = sources();
+    let dense = |name: &str| sources.iter().find(|s| s.name == name).unwrap().dense.clone();
+    let effects = dense("effects/mod.rs");
+    for (way, done) in [("foresee(self,", "accounts.foresee("), ("trace(&self,", "accounts.trace(")] {
+        let way = &effects[effects.find(&format!("asyncfn{way}")).unwrap()..];
+        assert!(way.find("host.broker_of(").unwrap() < way.find(done).unwrap(), "{done} is reached past the broker");
+    }
+    let reads = [
+        ("capabilities/accounts/mod.rs", "asyncfndatabase(", "Database::read("),
+        ("capabilities/accounts/mod.rs", "asyncfnsweep(", "quarantine::sweep("),
+        ("capabilities/accounts/foresee.rs", "asyncfnkeys_of(", "home::read_keys("),
+        ("capabilities/vpn/mod.rs", "asyncfnlist(", "wireguard()?.list("),
+        ("capabilities/vpn/mod.rs", "asyncfnfind(", "wireguard()?.list("),
+        ("capabilities/containers/mod.rs", "asyncfnversion(", "engine.version("),
+        ("capabilities/containers/mod.rs", "asyncfnlisted(", "engine.list("),
+        ("capabilities/containers/foresee.rs", "asyncfninspect(", "engine.inspect("),
+        ("capabilities/scripts.rs", "asyncfnthere(", "self.pinned("),
+        ("capabilities/secrets/mod.rs", "asyncfnthere(", "self.resolve("),
+    ];
+    for (name, function, read) in reads {
+        let code = dense(name);
+        let body = &code[code.find(function).unwrap()..];
+        assert!(body.find("reach.broker()").unwrap() < body.find(read).unwrap(), "{name}: {read} past the broker");
+    }
+    // What a guest's functions call of a provider is one of these, or of no rights.
+    for guest in ["capabilities/accounts/guest.rs", "capabilities/vpn/host.rs", "capabilities/containers/host.rs"] {
+        for direct in ["engine.", "Database::read(", "home::read_keys(", "wireguard()", "openvpn()"] {
+            assert!(!dense(guest).contains(direct), "{guest}: {direct} without asking who may");
+        }
+    }
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl<'s> Site<'s> {
                 &format!("[capabilities.scripts]\npins = {{ \"note.sh\" = \"{}\" }}", sha256(SCRIPT)),
             );
         setup.write(cluster)?;
-        let mut gateway = Gateway { id: agent.clone(), dir: dir.clone(), process: never()? };
+        let mut gateway = Gateway { id: agent.clone(), dir: dir.clone(), process: never()?, broker: None };
         start(&mut gateway)?;
         let site = Self { shared, agent, dir, gateway };
         cluster.ready(&site.agent, PLUGINS.len() + 1)?;

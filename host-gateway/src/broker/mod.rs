@@ -9,6 +9,7 @@
 //! the providers do it. [`wire`] is what both speak; [`seal`] keeps hashes on the root side.
 
 pub mod activation;
+pub mod check;
 pub mod client;
 pub(crate) mod handle;
 pub(crate) mod judge;

@@ -1,7 +1,7 @@
 //! What gateway and broker say to each other: a frame is a length (four bytes, big endian)
 //! and that many bytes of JSON. The broker greets, the gateway asks, the broker answers, one
-//! request at a time. Refuses frames over their bound before reading them, and every field
-//! and request that is not listed here.
+//! request at a time. Refuses frames over their bound before reading them, and every request
+//! that is not listed here.
 
 use std::io;
 

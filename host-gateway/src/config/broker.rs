@@ -14,7 +14,7 @@ use super::{DEFAULT_ENGINE, DEFAULT_FILE, Policy, PolicyFile, files, keys_of, pr
 use crate::host::HostConfig;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/viworks-broker";
-const DEFAULT_USER: &str = "viworks";
+const DEFAULT_USER: &str = "viworks-gateway";
 const PASSWD: &str = "/etc/passwd";
 
 /// Sound by its making, as [`super::Config`].

@@ -49,6 +49,19 @@ pub async fn settle(
             continue;
         };
         step.state = take_back(journal, host, invocation, step.seq, *inverse, deadline).await;
+        if step.state == StepState::Returning {
+            // Its broker was lost in the middle: the host is asked, and it is tried once more.
+            step.state = match trace(step, host, deadline).await {
+                Err(state) => state,
+                Ok(Inverse::Irreversible) => StepState::Applied,
+                Ok(Inverse::Effect(inverse)) => {
+                    match take_back(journal, host, invocation, step.seq, *inverse, deadline).await {
+                        StepState::Returning => StepState::Unknown,
+                        ended => ended,
+                    }
+                }
+            };
+        }
         tracing::warn!(
             target: "audit", %invocation, effect = %step.effect.summary(), state = ?step.state, "rolled back"
         );
@@ -104,8 +117,8 @@ async fn take_back(
     let state = match timeout_at(deadline.max(Instant::now() + ENDING), applying).await {
         Ok(Ok(Ok(_))) => StepState::RolledBack,
         Ok(Ok(Err(Unapplied::Failed(failure)))) => stuck(&failure),
-        // It goes on, and nobody waits for it any more; or its broker is gone.
-        Ok(Ok(Err(Unapplied::Lost(_)))) => return StepState::Unknown,
+        Ok(Ok(Err(Unapplied::Lost(_)))) => return StepState::Returning,
+        // It goes on, and nobody waits for it any more.
         Ok(Err(_)) | Err(_) => return StepState::Unknown,
     };
     if let Err(error) = journal.returned(invocation, seq, state == StepState::RolledBack).await {

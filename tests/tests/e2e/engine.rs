@@ -84,6 +84,15 @@ impl Drop for Engine {
 
 #[test]
 fn cleanup_removes_what_it_may_and_nothing_else() -> Result {
+    removes_what_it_may(false)
+}
+
+#[test]
+fn a_gateway_without_rights_cleans_up_by_its_broker() -> Result {
+    removes_what_it_may(true)
+}
+
+fn removes_what_it_may(brokered: bool) -> Result {
     let engine = Engine::start()?;
     engine.run("old-job", "viworks.test=1", &["true"])?;
     engine.run("worker", "viworks.test=1", &["sleep", "600"])?;
@@ -96,6 +105,7 @@ fn cleanup_removes_what_it_may_and_nothing_else() -> Result {
     let cluster = Cluster::start()?;
     cluster.publish("containers")?;
     let mut setup = Setup::new(&cluster, "docker-01")?;
+    setup.brokered = brokered;
     setup.keys = format!("container_engine = {:?}\n", engine.socket());
     let _gateway = setup.start(&cluster)?;
     cluster.ready("docker-01", 1)?;

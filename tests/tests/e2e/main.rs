@@ -2,6 +2,7 @@
 //! One file a story; each test has a cluster of its own.
 
 mod approvals;
+mod brokered;
 mod contract;
 mod crash;
 mod delivery;

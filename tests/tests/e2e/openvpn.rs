@@ -19,6 +19,15 @@ const SOON: Duration = Duration::from_secs(40);
 
 #[test]
 fn a_tunnel_stands_until_its_user_is_deleted() -> Result {
+    stands_until_deleted(false)
+}
+
+#[test]
+fn a_gateway_without_rights_opens_tunnels_by_its_broker() -> Result {
+    stands_until_deleted(true)
+}
+
+fn stands_until_deleted(brokered: bool) -> Result {
     let cluster = Cluster::start()?;
     cluster.publish("vpn")?;
     let site = Ca::new("vpn site").map_err(Error::other)?;
@@ -32,6 +41,7 @@ fn a_tunnel_stands_until_its_user_is_deleted() -> Result {
     write_secret(at("server.key").as_ref(), &server.key_pem)?;
 
     let mut setup = Setup::new(&cluster, "vpn-01")?;
+    setup.brokered = brokered;
     setup.providers = format!(
         "[providers.vpn.openvpn]\nca_cert = {:?}\nca_key = {:?}\ncrl_file = {:?}\ndatabase = {:?}\n\
          remote_host = \"192.0.2.1\"\nmanagement = \"unix:{}\"\n",

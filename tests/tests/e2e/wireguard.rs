@@ -19,6 +19,15 @@ const SOON: Duration = Duration::from_secs(40);
 
 #[test]
 fn a_peer_gets_through_until_it_is_deleted() -> Result {
+    through_until_deleted(false)
+}
+
+#[test]
+fn a_gateway_without_rights_adds_peers_by_its_broker() -> Result {
+    through_until_deleted(true)
+}
+
+fn through_until_deleted(brokered: bool) -> Result {
     let cluster = Cluster::start()?;
     cluster.publish("vpn")?;
     let wire = Wire::new("wg")?;
@@ -44,6 +53,7 @@ fn a_peer_gets_through_until_it_is_deleted() -> Result {
     wire.run(&wire.left, &["wg", "setconf", &server, &stripped.to_string_lossy()])?;
 
     let mut setup = Setup::new(&cluster, "vpn-01")?;
+    setup.brokered = brokered;
     setup.providers = format!(
         "[providers.vpn.wireguard]\ninterface = {server:?}\nconfig_file = {conf:?}\nendpoint = \"192.0.2.1:51820\"\n\
          pool = \"198.51.100.0/24\"\nallowed_ips = [\"198.51.100.0/24\"]\n"
