@@ -92,9 +92,15 @@ impl Setup {
         let dir = cluster.path("gateways").join(&self.id);
         let at = |name: &str| dir.join(name);
         fs::create_dir_all(at("scripts"))?;
-        // Its own: the backend's folder is nobody else's to look into.
-        fs::copy(cluster.path("backend/warrant.pub.pem"), at("warrant.pub.pem"))?;
-        fs::copy(cluster.path("keys/release.pub.pem"), at("release.pub.pem"))?;
+        let mut trusted = [cluster.path("backend/warrant.pub.pem"), cluster.path("keys/release.pub.pem")];
+        if self.brokered {
+            // The backend's folder is nobody else's to look into.
+            for (path, own) in trusted.iter_mut().zip([at("warrant.pub.pem"), at("release.pub.pem")]) {
+                fs::copy(&*path, &own)?;
+                *path = own;
+            }
+        }
+        let [warrant_keys, release_keys] = trusted;
         let keys = if self.brokered {
             format!(
                 "{}\nbroker = {:?}\nbroker_user = \"{UNPRIVILEGED}\"\nbroker_state_dir = {:?}",
@@ -119,8 +125,8 @@ impl Setup {
             at("agent.key.pem"),
             at("ca.pem"),
             self.pin,
-            at("warrant.pub.pem"),
-            at("release.pub.pem"),
+            warrant_keys,
+            release_keys,
             at("policy.toml"),
             at("state"),
             at("scripts"),
