@@ -152,8 +152,9 @@ impl Setup {
     /// When it can't be started.
     pub fn start_via(&self, cluster: &Cluster, url: &str) -> Result<Gateway> {
         let dir = self.write_via(cluster, url)?;
+        let broker = self.brokered.then(|| start_broker(&dir)).transpose()?;
         let process = start(&dir)?;
-        Ok(Gateway { id: self.id.clone(), dir, process })
+        Ok(Gateway { id: self.id.clone(), dir, process, broker })
     }
 
     /// Write the files for another way to the backend; gives the folder.

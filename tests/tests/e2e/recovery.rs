@@ -101,7 +101,7 @@ fn on_the_right(cluster: &Cluster, wire: &Wire, id: &str) -> std::io::Result<Gat
     let (gateway, config) = (program("viworks-gateway")?, dir.join("gateway.toml"));
     let args = [&*gateway.to_string_lossy(), "run", "--config", &*config.to_string_lossy()];
     let process = wire.start(&wire.right, &args, &dir.join("gateway.log"))?;
-    Ok(Gateway { id: id.to_owned(), dir, process })
+    Ok(Gateway { id: id.to_owned(), dir, process, broker: None })
 }
 
 fn status(cluster: &Cluster, agent: &str, wanted: &str, within: Duration) -> std::io::Result<Duration> {
