@@ -25,6 +25,7 @@ use crate::executor::{Executor, ExecutorConfig};
 use crate::host::{Host, Reach};
 use crate::journal::{Journal, JournalError};
 use crate::link::{ConnectError, DELIVERIES, Delivery, INCOMING, Link, Outgoing, Phase, Supply};
+use crate::memory;
 use crate::plugins::{Plugins, Registry, Rules, StoreError};
 use crate::process::orphans;
 use crate::recording::Recordings;
@@ -183,6 +184,7 @@ impl App {
         let supply = Supply::new(plugins.clone(), outgoing.clone()).with_program(updates.clone());
         let said = outgoing.clone();
         let ready = loaded.clone();
+        tasks.spawn(stop.clone().run_until_cancelled_owned(memory::give_back(plugins.worked())));
         // Orders wait until the plugins are there that they mean.
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
             let statuses = plugins.load().await;

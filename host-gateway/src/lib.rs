@@ -23,6 +23,7 @@ pub mod host;
 pub mod journal;
 pub mod link;
 pub mod log;
+mod memory;
 pub mod plugins;
 pub mod policy;
 pub mod process;

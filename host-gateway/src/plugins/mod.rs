@@ -40,6 +40,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::Notify;
+
 use viworks_protocol::frame::{PluginOffer, PluginState, PluginStatus};
 
 use crate::runtime::Runtime;
@@ -72,6 +74,8 @@ struct Inner {
     /// By plugin, and whether it was to be its shadow.
     refused: Mutex<BTreeMap<(String, bool), Refused>>,
     metrics: Arc<PluginMetrics>,
+    /// Told after each piece of work.
+    worked: Arc<Notify>,
 }
 
 /// A refusal, until it can't stand any more.
@@ -120,6 +124,7 @@ impl Plugins {
             store: Mutex::new(store),
             refused: Mutex::default(),
             metrics: Arc::default(),
+            worked: Arc::default(),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -132,6 +137,12 @@ impl Plugins {
     #[must_use]
     pub fn metrics(&self) -> &Arc<PluginMetrics> {
         &self.0.metrics
+    }
+
+    /// Is told whenever plugins were loaded, reviewed or retired.
+    #[must_use]
+    pub fn worked(&self) -> Arc<Notify> {
+        self.0.worked.clone()
     }
 
     #[must_use]
@@ -232,6 +243,7 @@ impl Plugins {
         if let Err(error) = tokio::task::spawn_blocking(move || work(&inner)).await {
             tracing::error!(%error, "work on the plugins ended early");
         }
+        self.0.worked.notify_one();
     }
 }
 
