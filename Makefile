@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 WASM := --release --target wasm32-wasip2
+# Whole workspace, so that no dependency is built twice; each program that is linked costs a minute.
+SHIPPED := --locked --release --workspace --bin viworks-backend --bin viworks-gateway --bin viworks --bin viworks-sign
 
 .PHONY: help tools build guests debug lint unit e2e interop attack fuzz crash test test-full demo bench deny
 .PHONY: sbom deb docker
@@ -15,7 +17,7 @@ tools: ## install what building and testing need (Debian; as root)
 	deploy/install-tools.sh
 
 build: ## the release programs, in target/release/
-	cargo build --release --workspace --bins
+	cargo build $(SHIPPED)
 
 guests: ## the plugins and the hostile guests of the tests, as WebAssembly
 	cd plugins && cargo build --locked $(WASM)
@@ -65,11 +67,11 @@ test-full: tools debug ## what needs minutes: load, recovery, endurance
 	cargo nextest run --locked --workspace --all-targets --no-tests pass -E 'test(/^full::/)'
 
 demo: tools guests ## a backend, a gateway and the six classic verbs, in target/demo/
-	cargo build --locked --release --workspace --bins
+	cargo build $(SHIPPED)
 	deploy/demo/run.sh
 
 bench: tools guests ## every figure as a ratio within one run; writes target/bench.json
-	cargo build --locked --release --workspace --bins
+	cargo build $(SHIPPED) --bin viworks-bench --bin viworks-fleet
 	target/release/viworks-bench
 
 sbom: ## what each program is made of, CycloneDX, in target/sbom/
