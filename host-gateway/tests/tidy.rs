@@ -261,8 +261,10 @@ fn faults(sources: &[Source]) -> Vec<String> {
             faults.push(format!("{}: `{call}` is for {callers:?} alone", source.name));
         }
     }
-    for source in sources.iter().filter(|s| s.code.contains("Command::new") && s.name != "process.rs") {
-        faults.push(format!("{}: programs are started in process.rs alone", source.name));
+    // The second is how one version of the gateway becomes another.
+    let starts = ["process.rs", "process/replace.rs"];
+    for source in sources.iter().filter(|s| s.code.contains("Command::new") && !starts.contains(&s.name.as_str())) {
+        faults.push(format!("{}: programs are started in {starts:?} alone", source.name));
     }
     faults
 }

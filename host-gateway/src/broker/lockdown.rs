@@ -228,7 +228,9 @@ mod tests {
             refused(run("/bin/mount", &["-t", "tmpfs", "none", "/mnt"]));
             refused(run("/bin/mknod", &["/dev/viwtest-disk", "b", "8", "0"]));
             refused(run("/usr/sbin/chroot", &["/", "true"]));
-            refused(run("/usr/bin/nsenter", &["-n", "-t", "1", "true"]));
+            // Its own namespace: another process's may not even be looked at here.
+            let own = std::process::id().to_string();
+            refused(run("/usr/bin/nsenter", &["-n", "-t", &own, "true"]));
         });
     }
 

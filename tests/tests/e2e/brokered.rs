@@ -91,7 +91,10 @@ fn check_says_what_is_wrong_with_the_broker() -> Result {
     // Root is not the gateway either.
     let stranger = check(&gateway, 0)?;
     assert!(stranger.contains("takes no requests of this user"), "{stranger}");
-    assert!(gateway.broker_audit().iter().any(|line| line["code"] == "peer" && line["uid"] == 0));
+    eventually("the stranger in the broker's audit log", SOON, || {
+        let told = gateway.broker_audit().iter().any(|line| line["code"] == "peer" && line["uid"] == 0);
+        Ok(told.then_some(()))
+    })?;
 
     let policy = gateway.dir.join("policy.toml");
     run(Path::new("/bin/chmod"), ["g+w", &policy.to_string_lossy()])?;

@@ -78,6 +78,7 @@ async fn the_documentation_lists_every_metric_and_no_other() {
         &metrics.outcomes,
         &metrics.restarts,
         &metrics.rollouts,
+        &metrics.shadows,
         &metrics.repository_updates,
     ] {
         Metrics::count(family, "tests");
