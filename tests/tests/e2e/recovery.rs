@@ -52,8 +52,9 @@ impl Steady {
                     let later = matches!(answer.status, 429 | 503);
                     if later { Err(Error::other(format!("{answer:?}"))) } else { Ok(Some(answer)) }
                 })?;
-                let id = answer.expect_status(202)?["id"].as_str().unwrap_or_default().to_owned();
-                accepted.push(id);
+                // Asked again with its key, it may have ended: then the answer has its results.
+                let body = if answer.status == 200 { answer.body } else { answer.expect_status(202)? };
+                accepted.push(body["id"].as_str().unwrap_or_default().to_owned());
                 std::thread::sleep(pause);
             }
             Ok(accepted)
