@@ -55,13 +55,14 @@ pub fn reconnect(table: &mut Table, agents: u32) -> Result<()> {
     Ok(())
 }
 
+/// Until all have a session, and are known to the store, from which targets are chosen.
 fn online(cluster: &Cluster, agents: u32) -> Result<()> {
     eventually("the fleet is online", WITHIN, || {
         std::thread::sleep(Duration::from_millis(80));
         let metrics = cluster.api.get("/metrics")?.expect_status(200)?;
-        let line =
-            metrics.as_str().unwrap_or_default().lines().find_map(|l| l.strip_prefix("viworks_backend_agents_online "));
-        let online = line.and_then(|value| value.trim().parse::<u32>().ok()).unwrap_or(0);
+        let text = metrics.as_str().unwrap_or_default();
+        let gauge = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u32>().ok());
+        let online = gauge("viworks_backend_agents_online ").min(gauge("viworks_backend_agents ")).unwrap_or(0);
         if online >= agents { Ok(Some(())) } else { Err(Error::other(format!("{online} are online"))) }
     })
 }
