@@ -25,7 +25,7 @@ use crate::repository::{self, Releases, Repository};
 use crate::rollouts::{self, Observer, Rollouts};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
-use crate::{api, chores, keys};
+use crate::{api, backup, chores, keys};
 
 /// An address that is in use is tried so long, so often.
 const BIND_WITHIN: Duration = Duration::from_secs(5);
@@ -54,6 +54,8 @@ pub struct AppState {
 pub enum AppError {
     #[error("the store")]
     Store(#[source] crate::store::StoreError),
+    #[error("the data directory")]
+    Held(#[source] crate::backup::BackupError),
     #[error("the plugin catalogue")]
     Catalog(#[source] crate::catalog::CatalogError),
     #[error("{path} can't be read")]
@@ -199,6 +201,8 @@ pub async fn run(config: Config) -> Result<bool, AppError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signal)?;
     let tls = Arc::new(Tls::load(tls_files(&config)).map_err(AppError::Tls)?);
+    make_data_dir(&config)?;
+    let _held = backup::hold(&config.data_dir).map_err(AppError::Held)?;
     let state = AppState::build(config).await?;
     let (api, agents) = state.start(tls).await?;
     tracing::info!(%api, %agents, "listening");

@@ -1,4 +1,4 @@
-//! The program's command line: `run`, `check`, `token`, `init-keys`. Writes results to
+//! The program's command line: `run`, `check`, `token`, `init-keys`, and what [`crate::backup`] adds. Writes results to
 //! standard output, everything else to standard error.
 
 use clap::{Args, Parser, Subcommand};
@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, AppError};
 use crate::authz::NewToken;
+use crate::backup::{self, BackupCommand, CommandError};
 use crate::clock::{Clock, rfc3339};
 use crate::config::{Config, Fault, Faults, LogFormat};
 use crate::hub::Tls;
@@ -41,6 +42,8 @@ enum Command {
     /// Bearer tokens of the API.
     #[command(subcommand)]
     Token(TokenCommand),
+    #[command(flatten)]
+    Backup(BackupCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -79,6 +82,8 @@ pub enum CliError {
     Store(#[from] StoreError),
     #[error("keys")]
     Key(#[from] keys::KeyError),
+    #[error(transparent)]
+    Backup(#[from] CommandError),
     #[error("{0}")]
     Refused(String),
     #[error("standard output")]
@@ -103,6 +108,7 @@ impl Cli {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Token(command) => token(command).await,
+            Command::Backup(command) => Ok(backup::run(command).await?),
         }
     }
 }

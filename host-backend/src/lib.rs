@@ -19,6 +19,7 @@ pub mod api;
 pub mod app;
 pub mod authz;
 pub mod background;
+pub mod backup;
 pub mod catalog;
 mod chores;
 pub mod cli;

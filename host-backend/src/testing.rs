@@ -1,6 +1,10 @@
 //! What tests share: a backend's parts on a directory of their own, signed releases, and
 //! agents whose sessions' queues the test itself reads.
 
+#[path = "../../tests/src/postgres.rs"]
+#[allow(dead_code, reason = "the end-to-end tests use the rest of it")]
+pub(crate) mod postgres;
+
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;

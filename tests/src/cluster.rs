@@ -230,6 +230,14 @@ impl Cluster {
         self.ask(&json!({"verb": verb, "args": args, "agent_targets": [agent], "plan": plan, "wait_secs": 60}))
     }
 
+    /// Run a verb on one agent. Gives the command's id and its invocation, ended.
+    ///
+    /// # Errors
+    /// When the command is refused or does not end.
+    pub fn apply_now(&self, agent: &str, verb: &str, args: &Value) -> Result<(String, Value)> {
+        self.ask(&json!({"verb": verb, "args": args, "agent_targets": [agent], "wait_secs": 60}))
+    }
+
     fn ask(&self, command: &Value) -> Result<(String, Value)> {
         let body = self.api.post("/commands", command)?.expect_status(200)?;
         let id = body["id"].as_str().ok_or_else(|| Error::other(body.to_string()))?;

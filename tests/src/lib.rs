@@ -12,6 +12,7 @@ pub mod netns;
 pub mod nginx;
 pub mod packages;
 pub mod pki;
+pub mod postgres;
 pub mod program;
 pub mod runbook;
 pub mod sandbox;

@@ -6,23 +6,26 @@
 //! - [`write`]: every change; [`release`]: those of releases and rollouts
 //! - [`writer`]: the queue and the group commit
 //! - [`url`]: which engine, and where
-//! - [`sqlite`]: the embedded engine; the only place of its SQL
+//! - [`sqlite`], [`postgres`]: the engines, each the only place of its SQL
 //! - [`rows`], [`lists`], [`gather`], [`moves`], [`ends`], [`chains`], [`schema`]: what
 //!   engines share, without SQL
+//! - [`copy`]: whole stores, for backups and moves between engines
 
 mod chains;
+pub(crate) mod copy;
 mod ends;
 mod gather;
 mod lists;
 pub mod model;
 mod moves;
+mod postgres;
 pub mod receipt;
 pub mod release;
 mod rows;
 mod schema;
 mod sqlite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod url;
 pub mod write;
 mod writer;
@@ -50,6 +53,9 @@ pub const NOTE_DELAY: Duration = Duration::from_millis(50);
 /// The longest that anybody waits for an answer of the writer.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest that a read of a server takes.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the database can't be opened")]
@@ -62,6 +68,12 @@ pub enum StoreError {
     Statement(#[source] sqlx::Error),
     #[error("the database can't be reached")]
     Unavailable(#[source] sqlx::Error),
+    #[error("{0} is of a newer form of the store: use the program of the backend that made it")]
+    Foreign(String),
+    #[error("the store is not empty: there are {0}")]
+    NotEmpty(&'static str),
+    #[error("{table}: {found} rows are there, {wanted} were written, or they differ")]
+    Differs { table: &'static str, wanted: u64, found: u64 },
     /// Somebody else was quicker, at another instance.
     #[error("{0} is taken")]
     Taken(String),
@@ -87,6 +99,7 @@ pub struct Store {
 #[derive(Debug, Clone)]
 enum Engine {
     Sqlite(sqlite::Readers),
+    Postgres(postgres::Readers),
 }
 
 /// How long the writer's queues are, for metrics and health.
@@ -117,17 +130,24 @@ impl Store {
         match url {
             StoreUrl::Sqlite(file) => {
                 let (readers, writable) = sqlite::open(file).await?;
-                Ok(Self { engine: Engine::Sqlite(readers), writer: writer::Writer::start(writable) })
+                let writer = writer::Writer::start(writer::Writable::Sqlite(Box::new(writable)));
+                Ok(Self { engine: Engine::Sqlite(readers), writer })
             }
-            StoreUrl::Postgres(_) => Err(StoreError::Open(sqlx::Error::Configuration("not there yet".into()))),
+            StoreUrl::Postgres(options) => {
+                let (readers, writable) = postgres::open(options).await?;
+                let writer = writer::Writer::start(writer::Writable::Postgres(Box::new(writable)));
+                Ok(Self { engine: Engine::Postgres(readers), writer })
+            }
         }
     }
 
     /// Write what is queued and close. Later calls answer [`StoreError::Closed`].
     pub async fn close(&self) {
         self.writer.stop().await;
-        let Engine::Sqlite(readers) = &self.engine;
-        readers.close().await;
+        match &self.engine {
+            Engine::Sqlite(readers) => readers.close().await,
+            Engine::Postgres(readers) => readers.close().await,
+        }
     }
 
     #[must_use]
@@ -299,8 +319,16 @@ macro_rules! reads {
             $(#[$doc])*
             #[allow(clippy::missing_errors_doc, reason = "said once for all of them")]
             pub async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
-                let Engine::Sqlite(readers) = &self.engine;
-                readers.$name($($arg),*).await
+                match &self.engine {
+                    Engine::Sqlite(readers) => readers.$name($($arg),*).await,
+                    Engine::Postgres(readers) => {
+                        // A server that hangs holds up nobody for ever.
+                        match tokio::time::timeout(READ_TIMEOUT, readers.$name($($arg),*)).await {
+                            Ok(read) => read,
+                            Err(_) => Err(StoreError::Timeout),
+                        }
+                    }
+                }
             }
         )*}
     };

@@ -2,6 +2,9 @@
 //! of the next version work on one database side by side. Refuses a database whose floor
 //! says that a backend must know a migration that this one does not.
 
+#[cfg(test)]
+mod tests;
+
 use sqlx::migrate::Migrator;
 
 use super::StoreError;

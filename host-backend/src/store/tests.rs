@@ -1,7 +1,7 @@
 //! The store on a real database: grouped writes, what a kill leaves, pages, bounds.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::LazyLock;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 use viworks_protocol::outcome::Outcome;
 use viworks_protocol::warrant::Mode;
@@ -9,18 +9,89 @@ use viworks_protocol::warrant::Mode;
 use super::Store;
 use super::model::{
     AgentFilter, AuditEntry, Command, CommandFilter, CommandState, Counts, Decision, IdempotencyKey, InvocationState,
-    Owner, PageOf, Resolution, Role, Selector, Token,
+    Owner, PageOf, Plugin, Resolution, Role, Selector, Standing, Token,
 };
-use super::write::{Acceptance, AgentHello, Horizon, NewCommand, Note, Settlement, Target, Verdict};
+use super::url::{DatabaseUrl, StoreUrl};
+use super::write::{
+    Acceptance, AgentHello, Horizon, NewCommand, NewPlugin, Note, Publication, Settlement, Target, Verdict,
+};
+use crate::testing::postgres::Server;
 use crate::testing::{agent, hello, owner, report, sample};
 
 const NOW: u64 = 1_800_000_000_000;
 
-async fn open(dir: &Path) -> Store {
-    Store::open(&dir.join("viworks.db").into()).await.expect("a store")
+/// Where a test's store is.
+pub(crate) enum Place {
+    Sqlite(tempfile::TempDir),
+    Postgres(String),
 }
 
-fn audit(action: &str) -> AuditEntry {
+impl Place {
+    pub(crate) fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// A new database of the process's own server.
+    pub(crate) fn postgres() -> Self {
+        static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start_with(false).expect("PostgreSQL"));
+        Self::Postgres(SERVER.database().expect("a database"))
+    }
+
+    pub(crate) fn url(&self) -> StoreUrl {
+        match self {
+            Self::Sqlite(dir) => dir.path().join("viworks.db").into(),
+            Self::Postgres(url) => StoreUrl::Postgres(Box::new(DatabaseUrl::new(url).options().expect("a URL"))),
+        }
+    }
+
+    pub(crate) async fn open(&self) -> Store {
+        Store::open(&self.url()).await.expect("a store")
+    }
+
+    /// Past the store.
+    pub(crate) async fn sql(&self, statement: &'static str) -> Result<(), sqlx::Error> {
+        match self.url() {
+            StoreUrl::Sqlite(file) => {
+                let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await?;
+                sqlx::raw_sql(statement).execute(&pool).await.map(drop)
+            }
+            StoreUrl::Postgres(options) => {
+                let pool = sqlx::PgPool::connect_with(*options).await?;
+                sqlx::raw_sql(statement).execute(&pool).await.map(drop)
+            }
+        }
+    }
+}
+
+/// The same tests on both engines.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod sqlite { $(#[tokio::test] async fn $name() { super::$name(super::Place::sqlite()).await; })* }
+        mod postgres { $(#[tokio::test] async fn $name() { super::$name(super::Place::postgres()).await; })* }
+    };
+}
+
+on_both! {
+    a_command_is_stored_with_its_audit_entry_alone_and_in_a_group
+    nobody_settles_anothers_and_nothing_twice
+    one_alone_settles_as_many_do
+    a_key_names_one_command
+    one_bad_change_in_a_group_harms_no_other
+    queued_expires_delivered_becomes_unknown
+    cancelling_ends_what_no_agent_has
+    claims_and_running_move_the_counts_once
+    lists_are_pages_in_their_order
+    agents_are_what_they_said_last
+    samples_roll_up_and_go
+    ended_commands_go_and_open_ones_stay
+    tokens_are_found_by_hash_and_the_audit_record_only_grows
+    a_fan_out_costs_few_statements
+    texts_with_nul_harm_nothing
+    a_lease_has_one_holder
+    a_session_is_its_instances_until_that_is_gone
+}
+
+pub(crate) fn audit(action: &str) -> AuditEntry {
     AuditEntry {
         at_ms: NOW,
         actor: "alice".into(),
@@ -32,7 +103,7 @@ fn audit(action: &str) -> AuditEntry {
 }
 
 /// A command for `agents`, of which the first `deliver` are handed to delivery at once.
-fn command(agents: usize, deliver: usize, key: Option<&str>) -> NewCommand {
+pub(crate) fn command(agents: usize, deliver: usize, key: Option<&str>) -> NewCommand {
     let id = CommandId::new(NOW);
     let targets: Vec<Target> = (0..agents)
         .map(|n| {
@@ -71,7 +142,7 @@ fn command(agents: usize, deliver: usize, key: Option<&str>) -> NewCommand {
     NewCommand { command, targets, audit: audit("command.accept") }
 }
 
-fn settlement(target: &Target, by: &AgentId) -> Settlement {
+pub(crate) fn settlement(target: &Target, by: &AgentId) -> Settlement {
     Settlement {
         invocation: target.invocation.clone(),
         agent: by.clone(),
@@ -84,17 +155,15 @@ fn settlement(target: &Target, by: &AgentId) -> Settlement {
     }
 }
 
-async fn accept(store: &Store, new: NewCommand) -> Command {
+pub(crate) async fn accept(store: &Store, new: NewCommand) -> Command {
     match store.accept(new).await.expect("accepted") {
         Acceptance::Stored(command) => command,
         other => panic!("{other:?}"),
     }
 }
 
-#[tokio::test]
-async fn a_command_is_stored_with_its_audit_entry_alone_and_in_a_group() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn a_command_is_stored_with_its_audit_entry_alone_and_in_a_group(place: Place) {
+    let store = place.open().await;
     accept(&store, command(3, 2, Some("k"))).await;
     let undo = NewCommand {
         command: Command { undo_of: Some(CommandId::new(1)), ..command(1, 0, None).command },
@@ -108,8 +177,8 @@ async fn a_command_is_stored_with_its_audit_entry_alone_and_in_a_group() {
 
 #[tokio::test]
 async fn what_was_answered_survives_a_kill() {
-    let (dir, killed) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-    let store = open(dir.path()).await;
+    let (dir, killed) = (tempfile::tempdir().expect("a directory"), Place::sqlite());
+    let store = Store::open(&dir.path().join("viworks.db").into()).await.expect("a store");
     let new = command(3, 2, None);
     let targets = new.targets.clone();
     let id = accept(&store, new).await.id;
@@ -117,9 +186,9 @@ async fn what_was_answered_survives_a_kill() {
     assert!(matches!(settled.verdicts[..], [Verdict::Settled { seq: 1, ordinal: 0, .. }]));
     // What a kill leaves: the files as they are now, with nothing closed.
     for file in ["viworks.db", "viworks.db-wal"] {
-        std::fs::copy(dir.path().join(file), killed.path().join(file)).expect("a copy");
+        std::fs::copy(dir.path().join(file), killed.url().shown().replace("viworks.db", file)).expect("a copy");
     }
-    let store = open(killed.path()).await;
+    let store = killed.open().await;
     let command = store.command(&id).await.expect("read").expect("there");
     assert_eq!((command.state, command.last_seq), (CommandState::Running, 1));
     assert_eq!(command.counts, Counts { queued: 1, sent: 1, succeeded: 1, ..Counts::default() });
@@ -131,10 +200,8 @@ async fn what_was_answered_survives_a_kill() {
     assert!(store.open_for(&targets[0].agent, None, 10).await.expect("read").is_empty(), "settled is not owed");
 }
 
-#[tokio::test]
-async fn nobody_settles_anothers_and_nothing_twice() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn nobody_settles_anothers_and_nothing_twice(place: Place) {
+    let store = place.open().await;
     let new = command(2, 2, None);
     let targets = new.targets.clone();
     let id = accept(&store, new).await.id;
@@ -164,11 +231,8 @@ async fn nobody_settles_anothers_and_nothing_twice() {
     );
 }
 
-/// The way of a single settlement and the way of many come to the same command.
-#[tokio::test]
-async fn one_alone_settles_as_many_do() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn one_alone_settles_as_many_do(place: Place) {
+    let store = place.open().await;
     let ends = InvocationState::ALL.iter().filter(|s| Outcome::ALL.iter().any(|o| InvocationState::from(*o) == **s));
     for state in ends {
         let mut ends = Vec::new();
@@ -192,10 +256,8 @@ async fn one_alone_settles_as_many_do() {
     }
 }
 
-#[tokio::test]
-async fn a_key_names_one_command() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn a_key_names_one_command(place: Place) {
+    let store = place.open().await;
     let first = accept(&store, command(1, 0, Some("k"))).await;
     assert!(matches!(store.accept(command(1, 0, Some("k"))).await, Ok(Acceptance::Replayed(c)) if c.id == first.id));
     let mut other = command(1, 0, Some("k"));
@@ -206,10 +268,8 @@ async fn a_key_names_one_command() {
     assert!(matches!(store.accept(by_bob).await, Ok(Acceptance::Stored(_))), "a key is its caller's");
 }
 
-#[tokio::test]
-async fn one_bad_change_in_a_group_harms_no_other() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn one_bad_change_in_a_group_harms_no_other(place: Place) {
+    let store = place.open().await;
     let good = command(1, 1, None);
     let mut bad = command(1, 1, None);
     bad.targets[0].invocation = good.targets[0].invocation.clone();
@@ -220,10 +280,8 @@ async fn one_bad_change_in_a_group_harms_no_other() {
     assert!(store.command(&bad.command.id).await.expect("read").is_none(), "nothing of it is there");
 }
 
-#[tokio::test]
-async fn queued_expires_delivered_becomes_unknown() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn queued_expires_delivered_becomes_unknown(place: Place) {
+    let store = place.open().await;
     let id = accept(&store, command(3, 1, None)).await.id;
     assert_eq!(store.next_due().await.expect("read"), Some(NOW + 10_000));
     assert_eq!(store.expire(NOW + 9_999, 1_000).await.expect("expired").expired, 0);
@@ -249,10 +307,8 @@ async fn command_target(store: &Store, id: &CommandId, ordinal: u32) -> Target {
     Target { invocation: found.id, agent: found.agent, deliver: true }
 }
 
-#[tokio::test]
-async fn cancelling_ends_what_no_agent_has() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn cancelling_ends_what_no_agent_has(place: Place) {
+    let store = place.open().await;
     let id = accept(&store, command(3, 1, None)).await.id;
     let done = store.cancel(id.clone(), NOW + 1, audit("command.cancel")).await.expect("cancelled").expect("there");
     assert_eq!(done.in_flight.len(), 1);
@@ -265,10 +321,8 @@ async fn cancelling_ends_what_no_agent_has() {
     assert!(none.is_none());
 }
 
-#[tokio::test]
-async fn claims_and_running_move_the_counts_once() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn claims_and_running_move_the_counts_once(place: Place) {
+    let store = place.open().await;
     let new = command(2, 0, None);
     let targets = new.targets.clone();
     let id = accept(&store, new).await.id;
@@ -286,10 +340,8 @@ async fn claims_and_running_move_the_counts_once() {
     assert_eq!((running.state, running.started_ms), (InvocationState::Running, Some(NOW + 3)));
 }
 
-#[tokio::test]
-async fn lists_are_pages_in_their_order() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn lists_are_pages_in_their_order(place: Place) {
+    let store = place.open().await;
     let mut ids = Vec::new();
     for n in 0..5 {
         let mut new = command(3, 0, None);
@@ -315,10 +367,8 @@ async fn lists_are_pages_in_their_order() {
     assert!(matches!(bad, Err(super::StoreError::Cursor(_))));
 }
 
-#[tokio::test]
-async fn agents_are_what_they_said_last() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn agents_are_what_they_said_last(place: Place) {
+    let store = place.open().await;
     for id in ["web-1", "web-2", "db-1"] {
         let mut said = hello(id, NOW);
         if id == "db-1" {
@@ -361,10 +411,8 @@ async fn agents_are_what_they_said_last() {
     assert_eq!(store.audit_page(&PageOf::first(1)).await.expect("read").items[0].entry.action, "agent.stale");
 }
 
-#[tokio::test]
-async fn samples_roll_up_and_go() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn samples_roll_up_and_go(place: Place) {
+    let store = place.open().await;
     let hour = NOW - NOW % 3_600_000;
     for (n, cpu) in [(0, 10.0), (1, 20.0), (2, 60.0)] {
         let at_ms = hour + n * 1_000;
@@ -387,10 +435,8 @@ async fn samples_roll_up_and_go() {
     assert_eq!(raw.items.len(), 1);
 }
 
-#[tokio::test]
-async fn ended_commands_go_and_open_ones_stay() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn ended_commands_go_and_open_ones_stay(place: Place) {
+    let store = place.open().await;
     let new = command(2, 2, None);
     let targets = new.targets.clone();
     let ended = accept(&store, new).await.id;
@@ -402,10 +448,8 @@ async fn ended_commands_go_and_open_ones_stay() {
     assert!(store.command(&open).await.expect("read").is_some());
 }
 
-#[tokio::test]
-async fn tokens_are_found_by_hash_and_the_audit_record_only_grows() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn tokens_are_found_by_hash_and_the_audit_record_only_grows(place: Place) {
+    let store = place.open().await;
     let token =
         Token { name: "ops".into(), role: Role::Operator, sha256: [7; 32], created_ms: NOW, expires_ms: Some(NOW + 1) };
     assert!(store.create_token(token.clone(), audit("token.create")).await.expect("created"));
@@ -416,15 +460,11 @@ async fn tokens_are_found_by_hash_and_the_audit_record_only_grows() {
     assert!(store.tokens(&PageOf::first(10)).await.expect("read").items.is_empty());
     let rows = store.audit_page(&PageOf::first(10)).await.expect("read").items;
     assert_eq!(rows.iter().map(|r| r.entry.action.as_str()).collect::<Vec<_>>(), ["token.revoke", "token.create"]);
-    let file = format!("sqlite://{}", dir.path().join("viworks.db").display());
-    let pool = sqlx::SqlitePool::connect(&file).await.expect("a connection");
-    assert!(sqlx::query("UPDATE audit SET actor = 'mallory'").execute(&pool).await.is_err());
+    assert!(place.sql("UPDATE audit SET actor = 'mallory'").await.is_err());
 }
 
-#[tokio::test]
-async fn a_fan_out_costs_few_statements() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn a_fan_out_costs_few_statements(place: Place) {
+    let store = place.open().await;
     let new = command(5_000, 5_000, None);
     let targets = new.targets.clone();
     let at = std::time::Instant::now();
@@ -439,10 +479,8 @@ async fn a_fan_out_costs_few_statements() {
     assert!(matches!(store.flush().await, Err(super::StoreError::Closed)));
 }
 
-#[tokio::test]
-async fn a_lease_has_one_holder() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn a_lease_has_one_holder(place: Place) {
+    let store = place.open().await;
     assert!(store.lease("retention", "one", 60_000).await.expect("asked"));
     assert!(!store.lease("retention", "two", 60_000).await.expect("asked"), "another has it");
     assert!(store.lease("retention", "one", 60_000).await.expect("asked"), "it is renewed");
@@ -453,10 +491,8 @@ async fn a_lease_has_one_holder() {
     assert!(store.lease("retention", "one", 60_000).await.expect("asked"), "the other's ran out");
 }
 
-#[tokio::test]
-async fn a_session_is_its_instances_until_that_is_gone() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let store = open(dir.path()).await;
+async fn a_session_is_its_instances_until_that_is_gone(place: Place) {
+    let store = place.open().await;
     let at = |instance: &str, session: &str| Owner { instance: instance.into(), session: session.into() };
     let said = |id: &str, owner: Owner, at_ms| AgentHello { owner, ..hello(id, at_ms) };
     let is_online = |id: &'static str| {
@@ -503,4 +539,72 @@ async fn a_session_is_its_instances_until_that_is_gone() {
     assert!(store.leave("two").await.expect("asked"));
     assert!(!is_online("web-1").await);
     assert!(store.lease("anchors", "one", 60_000).await.expect("asked"), "its leases went with it");
+}
+
+/// One of most things; answers a command that is open.
+pub(crate) async fn furnish(store: &Store) -> CommandId {
+    let sequence = 1 + u32::try_from(store.plugins().await.expect("read").len()).expect("few");
+    store.note(Note::Hello(Box::new(hello("web-1", NOW)))).await.expect("noted");
+    store
+        .note(Note::Sample { agent: agent("web-1"), at_ms: NOW, sample: Box::new(sample(NOW, 12.5)) })
+        .await
+        .expect("noted");
+    let new = command(2, 2, None);
+    let targets = new.targets.clone();
+    accept(store, new).await;
+    let ends = targets.iter().map(|t| Settlement { report: NUL_REPORT.into(), ..settlement(t, &t.agent) }).collect();
+    store.settle(ends).await.expect("settled");
+    let open = accept(store, command(3, 1, None)).await.id;
+    let name = format!("ops-{sequence}");
+    let token = Token { name, role: Role::Admin, sha256: [sequence as u8; 32], created_ms: NOW, expires_ms: None };
+    assert!(store.create_token(token, audit("token.create")).await.expect("created"));
+    let plugin = Plugin {
+        plugin: "probe".into(),
+        version: format!("1.0.{sequence}"),
+        digest: format!("{sequence:064x}"),
+        epoch: 0,
+        sequence,
+        release: "{}".into(),
+        component_size: 3,
+        statements_size: 2,
+        published_ms: NOW,
+        published_by: "alice".into(),
+        standing: Standing::Active,
+        wanted: Standing::Active,
+        activated_ms: None,
+        note: String::new(),
+    };
+    let new = NewPlugin {
+        plugin,
+        component: vec![0, 255, 7].into(),
+        statements: b"{}".to_vec().into(),
+        audit: audit("plugin.publish"),
+    };
+    assert!(matches!(store.publish(new).await, Ok(Publication::Stored(_))));
+    store.flush().await.expect("written");
+    open
+}
+
+/// What PostgreSQL's JSON can't hold as it is.
+const NUL_REPORT: &str = r#"{"outcome":"succeeded","result":"a\u0000b","effects":[{"state":"applied"}]}"#;
+
+/// What a gateway says may hold NUL, which one of the engines can't store.
+async fn texts_with_nul_harm_nothing(place: Place) {
+    let store = place.open().await;
+    let mut said = hello("web-1", NOW);
+    said.site = Some("no\0rth".into());
+    said.labels = BTreeMap::from([("ti\0er".into(), "we\0b".into())]);
+    store.note(Note::Hello(Box::new(said))).await.expect("noted");
+    let entry = AuditEntry { detail: "de\0tail \\u0000".into(), ..audit("agent.refused") };
+    store.audit(entry).await;
+    store.flush().await.expect("written");
+    let site = store.agent(&agent("web-1")).await.expect("read").expect("there").site.expect("a site");
+    assert!(site.starts_with("no") && site.ends_with("rth"));
+    let detail = store.audit_page(&PageOf::first(1)).await.expect("read").items[0].entry.detail.clone();
+    assert!(detail.ends_with("tail \\u0000"), "{detail}");
+    let new = command(1, 1, None);
+    let end = Settlement { report: NUL_REPORT.into(), ..settlement(&new.targets[0], &new.targets[0].agent) };
+    let id = accept(&store, new).await.id;
+    store.settle(vec![end]).await.expect("settled");
+    assert_eq!(store.undo_targets(&id).await.expect("read").len(), 1, "its effects are read");
 }

@@ -1,8 +1,10 @@
 //! The writer: one task, one connection, two bounded queues. Everything waiting goes into
 //! one transaction (group commit), so that a commit's cost is shared. When a group fails,
-//! each of its members is tried alone: one bad change harms no other.
+//! each of its members is tried alone: one bad change harms no other. While the database is
+//! away, operations are refused within a bounded time, and notes wait.
 
 use futures_util::FutureExt as _;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -15,15 +17,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::sqlite::Writable;
 use super::write::{Answer, Note, Op};
-use super::{Backlog, NOTE_DELAY, StoreError};
+use super::{Backlog, NOTE_DELAY, StoreError, postgres, sqlite};
 use crate::metrics::{Kind, Word};
 
 const OPS: usize = 1_024;
 const NOTES: usize = 16_384;
 const OPS_A_COMMIT: usize = 256;
 const NOTES_A_COMMIT: usize = 8_192;
+/// Between two attempts to write notes that wait for the database.
+const AWAY_PAUSE: Duration = Duration::from_millis(500);
 /// How long an operation waits for a place in the queue.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,6 +37,54 @@ type Reply = oneshot::Sender<Result<Answer, StoreError>>;
 pub(crate) struct Groups {
     size: Family<Kind, Histogram, fn() -> Histogram>,
     seconds: Family<Kind, Histogram, fn() -> Histogram>,
+    retries: Family<Kind, Counter>,
+}
+
+/// The one connection that can write, of either engine.
+#[derive(Debug)]
+pub(crate) enum Writable {
+    Sqlite(Box<sqlite::Writable>),
+    Postgres(Box<postgres::Writable>),
+}
+
+impl Writable {
+    async fn commit(&mut self, ops: &[&Op]) -> Result<Vec<Answer>, StoreError> {
+        match self {
+            Self::Sqlite(writable) => writable.commit(ops).await,
+            Self::Postgres(writable) => writable.commit(ops).await,
+        }
+    }
+
+    async fn write_notes(&mut self, notes: &[Note]) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(writable) => writable.write_notes(notes).await,
+            Self::Postgres(writable) => writable.write_notes(notes).await,
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(writable) => writable.reopen().await,
+            Self::Postgres(writable) => writable.reopen().await,
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Self::Sqlite(writable) => writable.close().await,
+            Self::Postgres(writable) => writable.close().await,
+        }
+    }
+
+    /// Groups that were done again since it was asked before.
+    fn count_retries(&mut self, groups: &Groups) {
+        if let Self::Postgres(writable) = self {
+            let retries = writable.take_retries();
+            for (kind, times) in [("contended", retries.contended), ("lost", retries.lost)] {
+                groups.retries.get_or_create(&Kind { kind: Word(kind) }).inc_by(times);
+            }
+        }
+    }
 }
 
 impl Groups {
@@ -43,12 +94,17 @@ impl Groups {
             seconds: Family::new_with_constructor(|| {
                 Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5])
             }),
+            retries: Family::default(),
         }
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register("store_group_changes", "Changes in one commit", self.size.clone());
         registry.register("store_group_duration_seconds", "One commit of the store's writer", self.seconds.clone());
+        for kind in ["contended", "lost"] {
+            drop(self.retries.get_or_create(&Kind { kind: Word(kind) }));
+        }
+        registry.register("store_group_retries", "Groups that were done again", self.retries.clone());
     }
 
     #[allow(clippy::cast_precision_loss, reason = "a group is far smaller than 2^52")]
@@ -158,22 +214,24 @@ async fn run(writable: &mut Writable, queues: &mut Queues) {
                 }
                 if jobs.iter().any(|(op, _)| matches!(op, Op::Flush)) {
                     drain_notes(writable, queues, &mut notes).await;
-                    notes_due = None;
+                    notes_due = (!notes.is_empty()).then(|| Instant::now() + AWAY_PAUSE);
                 }
                 commit(writable, &mut jobs, &queues.groups).await;
             }
             count = queues.notes.recv_many(&mut notes, room), if room > 0 => {
-                if count > 0 && notes_due.is_none() {
-                    notes_due = Some(Instant::now() + NOTE_DELAY);
+                if count > 0 {
+                    let due = *notes_due.get_or_insert_with(|| Instant::now() + NOTE_DELAY);
+                    // A whole group does not wait.
+                    notes_due = Some(if notes.len() == NOTES_A_COMMIT { Instant::now() } else { due });
                 }
             }
             () = tokio::time::sleep_until(due), if notes_due.is_some() => {}
             () = queues.stop.cancelled() => break,
         }
         // Not in the select alone: a steady stream of operations must not starve them.
-        if notes.len() == NOTES_A_COMMIT || notes_due.is_some_and(|due| Instant::now() >= due) {
-            write_notes(writable, &mut notes, &queues.groups).await;
-            notes_due = None;
+        if notes_due.is_some_and(|due| Instant::now() >= due) {
+            let written = write_notes(writable, &mut notes, &queues.groups).await;
+            notes_due = (!written).then(|| Instant::now() + AWAY_PAUSE);
         }
     }
     queues.ops.close();
@@ -182,8 +240,12 @@ async fn run(writable: &mut Writable, queues: &mut Queues) {
         commit(writable, &mut jobs, &queues.groups).await;
     }
     drain_notes(writable, queues, &mut notes).await;
+    if !notes.is_empty() {
+        tracing::error!(count = notes.len(), "the database is away at the end: notes are lost");
+    }
 }
 
+/// What is left could not be written: the database is away.
 async fn drain_notes(writable: &mut Writable, queues: &mut Queues, notes: &mut Vec<Note>) {
     loop {
         while notes.len() < NOTES_A_COMMIT {
@@ -195,13 +257,21 @@ async fn drain_notes(writable: &mut Writable, queues: &mut Queues, notes: &mut V
         if notes.is_empty() {
             return;
         }
-        write_notes(writable, notes, &queues.groups).await;
+        if !write_notes(writable, notes, &queues.groups).await {
+            return;
+        }
     }
 }
 
-async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>, groups: &Groups) {
+/// `false`: the database is away, and they are kept.
+async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>, groups: &Groups) -> bool {
     let (count, began) = (notes.len(), Instant::now());
-    if let Err(error) = writable.write_notes(notes).await {
+    let written = writable.write_notes(notes).await;
+    writable.count_retries(groups);
+    if let Err(error) = written {
+        if matches!(error, StoreError::Unavailable(_)) {
+            return false;
+        }
         tracing::error!(%error, count = notes.len(), "a group of notes failed; each is tried alone");
         for note in notes.drain(..) {
             if let Err(error) = writable.write_notes(std::slice::from_ref(&note)).await {
@@ -211,12 +281,14 @@ async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>, groups: &Gr
     }
     notes.clear();
     groups.done("notes", count, began);
+    true
 }
 
 async fn commit(writable: &mut Writable, jobs: &mut Vec<(Op, Reply)>, groups: &Groups) {
     let (count, began) = (jobs.len(), Instant::now());
     let ops: Vec<&Op> = jobs.iter().map(|(op, _)| op).collect();
     let done = writable.commit(&ops).await;
+    writable.count_retries(groups);
     groups.done("ops", count, began);
     match done {
         Ok(answers) => {
@@ -228,6 +300,14 @@ async fn commit(writable: &mut Writable, jobs: &mut Vec<(Op, Reply)>, groups: &G
         Err(error) if jobs.len() == 1 => {
             if let Some((_, reply)) = jobs.pop() {
                 drop(reply.send(Err(error)));
+            }
+        }
+        Err(StoreError::Unavailable(error)) => {
+            tracing::warn!(%error, count = jobs.len(), "a group is refused: the database is away");
+            for (_, reply) in jobs.drain(..) {
+                // The cause itself is one; each of them is told its text.
+                let told = StoreError::Unavailable(sqlx::Error::Protocol(error.to_string()));
+                drop(reply.send(Err(told)));
             }
         }
         Err(error) => {

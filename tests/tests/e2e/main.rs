@@ -3,6 +3,7 @@
 
 mod approvals;
 mod brokered;
+mod backup;
 mod contract;
 mod crash;
 mod delivery;
@@ -20,6 +21,7 @@ mod packages;
 mod people;
 mod plan;
 mod plugins;
+mod postgresql;
 mod receipts;
 mod recovery;
 mod replay;

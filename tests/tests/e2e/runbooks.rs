@@ -29,6 +29,9 @@ macro_rules! tried {
 
 tried! {
     install: "install",
+    backup_restore: "backup-restore",
+    import_postgresql: "import-postgresql",
+    lost_database: "lost-database",
     revoke_plugin: "revoke-plugin",
     rollback: "rollback",
     upgrade: "upgrade",

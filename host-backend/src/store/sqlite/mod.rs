@@ -6,6 +6,7 @@ mod agents;
 mod apply;
 mod approvals;
 mod commands;
+pub(super) mod copy;
 mod expiry;
 mod leases;
 mod ledger;
