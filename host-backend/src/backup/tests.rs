@@ -43,7 +43,10 @@ async fn a_backup_of_either_engine_fills_either() {
         store.close().await;
 
         let restored = restore(&new_config, &out, NOW + 5).await.expect("restored");
-        assert_eq!(restored.tables, summary.tables);
+        let but_restores = |summary: &Summary| {
+            summary.tables.iter().filter(|(name, _)| name != "restores").cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(but_restores(&restored), but_restores(&summary));
         assert_eq!(keys::secret(&new_config.warrant_key()).expect("the key").public(), key.public());
         assert_eq!(mode(&new_config.warrant_key()), 0o600);
         let store = Store::open(&new_config.database()).await.expect("a store");

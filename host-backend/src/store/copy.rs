@@ -268,7 +268,12 @@ impl Filling {
     ///
     /// # Errors
     /// When the commit fails: nothing is there then.
-    pub(crate) async fn finish(self, restored: Option<Restored>) -> Result<Filled, StoreError> {
+    pub(crate) async fn finish(mut self, restored: Option<Restored>) -> Result<Filled, StoreError> {
+        if let Some(restored) = restored {
+            let columns = || vec!["at_ms".to_owned(), "backup_ms".to_owned()];
+            let of = self.tallies.entry("restores").or_insert_with(|| (columns(), Tally::default()));
+            of.1.add(&[restored.at_ms.into(), restored.backup_ms.into()]);
+        }
         match self.into {
             Into::Sqlite(filling) => filling.finish(restored).await?,
             Into::Postgres(filling) => filling.finish(restored).await?,

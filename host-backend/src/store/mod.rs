@@ -7,11 +7,12 @@
 //! - [`writer`]: the queue and the group commit
 //! - [`url`]: which engine, and where
 //! - [`sqlite`], [`postgres`]: the engines, each the only place of its SQL
-//! - [`rows`], [`lists`], [`gather`], [`moves`], [`ends`], [`chains`], [`schema`]: what
+//! - [`rows`], [`columns`], [`lists`], [`gather`], [`moves`], [`ends`], [`chains`], [`schema`]: what
 //!   engines share, without SQL
 //! - [`copy`]: whole stores, for backups and moves between engines
 
 mod chains;
+mod columns;
 pub(crate) mod copy;
 mod ends;
 mod gather;

@@ -194,7 +194,10 @@ fn a_site_moves_from_its_file_to_postgresql() -> Result {
     let undone = cluster.undo(&command, "apply")?;
     assert_eq!(undone["state"], "succeeded", "{undone}");
     assert!(!accounts(&gateway).contains(&"ada".to_owned()));
-    let tables = server.sql(url.split('/').nth(3).and_then(|d| d.split('?').next()).unwrap_or_default(), "SELECT count(*) FROM commands")?;
+    let tables = server.sql(
+        url.split('/').nth(3).and_then(|d| d.split('?').next()).unwrap_or_default(),
+        "SELECT count(*) FROM commands",
+    )?;
     assert_eq!(tables.trim(), "2");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use viworks_protocol::id::{CommandId, InvocationId};
 use viworks_protocol::warrant::Mode;
 
-use super::rows::{self, RowExt as _};
+use super::rows::{self, RowExt as _, command_columns};
 use super::settle::touch;
 use super::{int, json};
 use crate::store::model::{CommandState, InvocationState};
@@ -46,12 +46,16 @@ pub(super) async fn accept(
 ) -> Result<Acceptance, StoreError> {
     let mut command = new.command.clone();
     if let Some(key) = &command.idempotency_key {
-        let before = sqlx::query("SELECT * FROM commands WHERE caller = ?1 AND idempotency_key = ?2")
-            .bind(&command.caller)
-            .bind(&key.key)
-            .fetch_optional(&mut *conn)
-            .await
-            .map_err(StoreError::Statement)?;
+        let before = sqlx::query(concat!(
+            "SELECT ",
+            command_columns!(),
+            " FROM commands AS c WHERE c.caller = ?1 AND c.idempotency_key = ?2"
+        ))
+        .bind(&command.caller)
+        .bind(&key.key)
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(StoreError::Statement)?;
         if let Some(row) = before {
             let before = rows::command(&row)?;
             let same = before.idempotency_key == command.idempotency_key;

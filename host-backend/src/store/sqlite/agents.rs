@@ -13,7 +13,8 @@ use crate::store::model::{Agent, AgentFilter, Page, PageOf, Selector};
 use crate::store::write::AgentHello;
 use crate::store::{StoreError, lists};
 
-const COLUMNS: &str = "SELECT a.*, (SELECT json_group_array(json_object('plugin', p.plugin, 'version', p.version,
+const COLUMNS: &str = "SELECT a.id, a.online, a.stale, a.site, a.labels, a.version, a.boot, a.max_concurrency, a.first_seen_ms,
+    a.last_seen_ms, a.instance, a.session, (SELECT json_group_array(json_object('plugin', p.plugin, 'version', p.version,
         'digest', p.digest, 'state', p.state, 'detail', p.detail)) FROM agent_plugins AS p WHERE p.agent = a.id)
     AS plugins,
     (SELECT json_object('key', k.key_id, 'since_ms', k.first_ms, 'last', coalesce(h.seq, 0),

@@ -4,7 +4,7 @@
 use sqlx::SqliteConnection;
 use viworks_protocol::id::CommandId;
 
-use super::rows;
+use super::rows::{self, command_columns};
 use super::{Readers, int, json, ledger};
 use crate::store::StoreError;
 use crate::store::model::{Approved, Approver, AuditEntry, CommandState, MAX_PAGE, Page, PageOf};
@@ -16,7 +16,7 @@ pub(super) async fn approve(
     approved: &Approved,
     entry: &AuditEntry,
 ) -> Result<Option<Approval>, StoreError> {
-    let row = sqlx::query("SELECT * FROM commands WHERE id = ?1")
+    let row = sqlx::query(concat!("SELECT ", command_columns!(), " FROM commands AS c WHERE c.id = ?1"))
         .bind(id.as_str())
         .fetch_optional(&mut *conn)
         .await
@@ -81,7 +81,7 @@ pub(super) async fn remove(conn: &mut SqliteConnection, key: &str, entry: &Audit
 
 impl Readers {
     pub(in crate::store) async fn approvers(&self, page: &PageOf) -> Result<Page<Approver>, StoreError> {
-        let found = sqlx::query("SELECT * FROM approvers WHERE key_id > coalesce(?1, '') ORDER BY key_id LIMIT ?2")
+        let found = sqlx::query("SELECT key_id, operator, pem, created_ms, created_by FROM approvers WHERE key_id > coalesce(?1, '') ORDER BY key_id LIMIT ?2")
             .bind(page.after.as_deref())
             .bind(rows::limit(page))
             .fetch_all(&self.pool)
@@ -91,7 +91,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn approver_keys(&self, operator: &str) -> Result<Vec<Approver>, StoreError> {
-        let found = sqlx::query("SELECT * FROM approvers WHERE operator = ?1 ORDER BY key_id LIMIT ?2")
+        let found = sqlx::query("SELECT key_id, operator, pem, created_ms, created_by FROM approvers WHERE operator = ?1 ORDER BY key_id LIMIT ?2")
             .bind(operator)
             .bind(MAX_PAGE)
             .fetch_all(&self.pool)

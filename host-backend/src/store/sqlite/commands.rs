@@ -3,7 +3,7 @@
 use sqlx::{QueryBuilder, Sqlite};
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
-use super::rows::{self, RowExt};
+use super::rows::{self, RowExt, command_columns, invocation_columns};
 use super::{Readers, int};
 use crate::store::model::{Command, CommandFilter, Invocation, InvocationState, MAX_PAGE, Page, PageOf};
 use crate::store::{OpenInvocation, StoreError};
@@ -13,7 +13,7 @@ const NUMBER: &str = "(SELECT n FROM commands WHERE id = ";
 
 impl Readers {
     pub(in crate::store) async fn command(&self, id: &CommandId) -> Result<Option<Command>, StoreError> {
-        let row = sqlx::query("SELECT * FROM commands WHERE id = ?1")
+        let row = sqlx::query(concat!("SELECT ", command_columns!(), " FROM commands AS c WHERE c.id = ?1"))
             .bind(id.as_str())
             .fetch_optional(&self.pool)
             .await
@@ -26,12 +26,16 @@ impl Readers {
         caller: &str,
         key: &str,
     ) -> Result<Option<Command>, StoreError> {
-        let row = sqlx::query("SELECT * FROM commands WHERE caller = ?1 AND idempotency_key = ?2")
-            .bind(caller)
-            .bind(key)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(StoreError::Statement)?;
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            command_columns!(),
+            " FROM commands AS c WHERE c.caller = ?1 AND c.idempotency_key = ?2"
+        ))
+        .bind(caller)
+        .bind(key)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::Statement)?;
         row.as_ref().map(rows::command).transpose()
     }
 
@@ -40,7 +44,8 @@ impl Readers {
         filter: &CommandFilter,
         page: &PageOf,
     ) -> Result<Page<Command>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM commands WHERE true");
+        let mut query =
+            QueryBuilder::<Sqlite>::new(concat!("SELECT ", command_columns!(), " FROM commands AS c WHERE true"));
         if let Some(state) = filter.state {
             query.push(" AND state = ").push_bind(state.as_str());
         }
@@ -64,8 +69,8 @@ impl Readers {
         state: Option<InvocationState>,
         page: &PageOf,
     ) -> Result<Page<Invocation>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT *, ");
-        query.push_bind(command.as_str().to_owned()).push(" AS command_id FROM invocations WHERE command = ");
+        let mut query = QueryBuilder::<Sqlite>::new(concat!("SELECT ", invocation_columns!(), ", "));
+        query.push_bind(command.as_str().to_owned()).push(" AS command_id FROM invocations AS i WHERE command = ");
         query.push(NUMBER).push_bind(command.as_str().to_owned()).push(")");
         if let Some(state) = state {
             query.push(" AND state = ").push_bind(state.as_str());
@@ -84,11 +89,12 @@ impl Readers {
         seq: u64,
         limit: u32,
     ) -> Result<Vec<Invocation>, StoreError> {
-        let found = sqlx::query(
-            "SELECT *, ?1 AS command_id FROM invocations
-             WHERE command = (SELECT n FROM commands WHERE id = ?1) AND seq IS NOT NULL AND seq > ?2
-             ORDER BY seq LIMIT ?3",
-        )
+        let found = sqlx::query(concat!(
+            "SELECT ?1 AS command_id, ",
+            invocation_columns!(),
+            " FROM invocations AS i WHERE i.command = (SELECT n FROM commands WHERE id = ?1)
+                     AND i.seq IS NOT NULL AND i.seq > ?2 ORDER BY i.seq LIMIT ?3"
+        ))
         .bind(command.as_str())
         .bind(int(seq))
         .bind(limit.clamp(1, MAX_PAGE))
@@ -99,10 +105,11 @@ impl Readers {
     }
 
     pub(in crate::store) async fn invocation(&self, id: &InvocationId) -> Result<Option<Invocation>, StoreError> {
-        let row = sqlx::query(
-            "SELECT i.*, c.id AS command_id FROM invocations AS i JOIN commands AS c ON c.n = i.command
-             WHERE i.id = ?1",
-        )
+        let row = sqlx::query(concat!(
+            "SELECT c.id AS command_id, ",
+            invocation_columns!(),
+            " FROM invocations AS i JOIN commands AS c ON c.n = i.command WHERE i.id = ?1"
+        ))
         .bind(id.as_str())
         .fetch_optional(&self.pool)
         .await
@@ -117,10 +124,13 @@ impl Readers {
         limit: u32,
     ) -> Result<Vec<OpenInvocation>, StoreError> {
         let found = sqlx::query(
-            "SELECT i.id AS invocation_id, i.ordinal, i.state AS invocation_state, c.*
-             FROM invocations AS i CROSS JOIN commands AS c ON c.n = i.command
+            concat!(
+                "SELECT i.id AS invocation_id, i.ordinal, i.state AS invocation_state, ",
+                command_columns!(),
+                " FROM invocations AS i CROSS JOIN commands AS c ON c.n = i.command
              WHERE i.agent = ?1 AND i.seq IS NULL AND c.state <> 'awaiting_approval' AND i.command > coalesce((SELECT n FROM commands WHERE id = ?2), -1)
-             ORDER BY i.command LIMIT ?3",
+             ORDER BY i.command LIMIT ?3"
+            ),
         )
         .bind(agent.as_str())
         .bind(after.map(CommandId::as_str))

@@ -78,7 +78,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn tokens(&self, page: &PageOf) -> Result<Page<Token>, StoreError> {
-        let found = sqlx::query("SELECT * FROM tokens WHERE name > coalesce(?1, '') ORDER BY name LIMIT ?2")
+        let found = sqlx::query("SELECT name, role, sha256, created_ms, expires_ms FROM tokens WHERE name > coalesce(?1, '') ORDER BY name LIMIT ?2")
             .bind(page.after.as_deref())
             .bind(rows::limit(page))
             .fetch_all(&self.pool)
@@ -88,7 +88,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn token_by_hash(&self, sha256: &[u8; 32]) -> Result<Option<Token>, StoreError> {
-        let row = sqlx::query("SELECT * FROM tokens WHERE sha256 = ?1")
+        let row = sqlx::query("SELECT name, role, sha256, created_ms, expires_ms FROM tokens WHERE sha256 = ?1")
             .bind(sha256.as_slice())
             .fetch_optional(&self.pool)
             .await
@@ -97,7 +97,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn audit_page(&self, page: &PageOf) -> Result<Page<AuditRow>, StoreError> {
-        let found = sqlx::query("SELECT * FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")
+        let found = sqlx::query("SELECT seq, at_ms, actor, action, subject, decision, detail FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")
             .bind(rows::number_cursor(page)?.unwrap_or(i64::MAX))
             .bind(rows::limit(page))
             .fetch_all(&self.pool)

@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite};
 use std::collections::HashMap;
 use viworks_protocol::id::{AgentId, CommandId};
 
-use super::rows::{self, RowExt as _};
+use super::rows::{self, RowExt as _, command_columns};
 use super::{Readers, json};
 use crate::store::StoreError;
 use crate::store::model::{Command, Page, PageOf, PlanGroup};
@@ -113,12 +113,15 @@ impl Readers {
     }
 
     pub(in crate::store) async fn command_of_plan(&self, digest: &str) -> Result<Option<Command>, StoreError> {
-        let row =
-            sqlx::query("SELECT * FROM commands WHERE n = (SELECT max(command) FROM invocations WHERE plan = ?1)")
-                .bind(digest)
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(StoreError::Statement)?;
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            command_columns!(),
+            " FROM commands AS c WHERE c.n = (SELECT max(command) FROM invocations WHERE plan = ?1)"
+        ))
+        .bind(digest)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(StoreError::Statement)?;
         row.as_ref().map(rows::command).transpose()
     }
 

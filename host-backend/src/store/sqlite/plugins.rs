@@ -4,7 +4,7 @@ use sqlx::{Row as _, SqliteConnection};
 use std::collections::BTreeMap;
 use viworks_protocol::chunk::Part;
 
-use super::rows::{self, RowExt as _};
+use super::rows::{self, RowExt as _, plugin_columns};
 use super::{Readers, int, ledger, releases};
 use crate::store::StoreError;
 use crate::store::model::{AuditEntry, Plugin, PluginSpread, Standing};
@@ -19,9 +19,11 @@ fn part_name(part: Part) -> &'static str {
 
 pub(super) async fn publish(conn: &mut SqliteConnection, new: &NewPlugin) -> Result<Publication, StoreError> {
     let plugin = &new.plugin;
-    let newest = sqlx::query(
-        "SELECT * FROM plugins WHERE plugin = ?1 AND standing <> 'killed' ORDER BY epoch DESC, sequence DESC LIMIT 1",
-    )
+    let newest = sqlx::query(concat!(
+        "SELECT ",
+        plugin_columns!(),
+        " FROM plugins WHERE plugin = ?1 AND standing <> 'killed' ORDER BY epoch DESC, sequence DESC LIMIT 1"
+    ))
     .bind(&plugin.plugin)
     .fetch_optional(&mut *conn)
     .await
@@ -73,7 +75,7 @@ pub(super) async fn publish(conn: &mut SqliteConnection, new: &NewPlugin) -> Res
 }
 
 pub(super) async fn by_digest(conn: &mut SqliteConnection, digest: &str) -> Result<Option<Plugin>, StoreError> {
-    let row = sqlx::query("SELECT * FROM plugins WHERE digest = ?1")
+    let row = sqlx::query(concat!("SELECT ", plugin_columns!(), " FROM plugins WHERE digest = ?1"))
         .bind(digest)
         .fetch_optional(&mut *conn)
         .await
@@ -104,10 +106,14 @@ impl Readers {
     }
 
     pub(in crate::store) async fn plugins(&self) -> Result<Vec<Plugin>, StoreError> {
-        let found = sqlx::query("SELECT * FROM plugins ORDER BY plugin, epoch DESC, sequence DESC LIMIT 10000")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(StoreError::Statement)?;
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            plugin_columns!(),
+            " FROM plugins ORDER BY plugin, epoch DESC, sequence DESC LIMIT 10000"
+        ))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::Statement)?;
         found.iter().map(rows::plugin).collect()
     }
 

@@ -162,7 +162,9 @@ impl Readers {
         filter: &ReceiptFilter,
         page: &PageOf,
     ) -> Result<Page<StoredReceipt>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM receipts WHERE true");
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT agent, chain, boot, seq, sha256, command, invocation, at_ms, fault, envelope FROM receipts WHERE true",
+        );
         if let Some(agent) = &filter.agent {
             query.push(" AND agent = ").push_bind(agent.as_str().to_owned());
         }
@@ -192,7 +194,7 @@ impl Readers {
             None => ("", ""),
         };
         let found = sqlx::query(
-            "SELECT k.*, coalesce(a.receipt_key = k.key_id, 0) AS pinned FROM receipt_keys AS k
+            "SELECT k.agent, k.key_id, k.pem, k.first_ms, coalesce(a.receipt_key = k.key_id, 0) AS pinned FROM receipt_keys AS k
              LEFT JOIN agents AS a ON a.id = k.agent
              WHERE (k.agent, k.key_id) > (?1, ?2) AND (?3 IS NULL OR k.agent = ?3)
              ORDER BY k.agent, k.key_id LIMIT ?4",
@@ -237,7 +239,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn last_anchor(&self) -> Result<Option<StoredAnchor>, StoreError> {
-        let row = sqlx::query("SELECT * FROM anchors ORDER BY seq DESC LIMIT 1")
+        let row = sqlx::query("SELECT seq, sha256, at_ms, heads, envelope FROM anchors ORDER BY seq DESC LIMIT 1")
             .fetch_optional(&self.pool)
             .await
             .map_err(StoreError::Statement)?;
@@ -245,12 +247,13 @@ impl Readers {
     }
 
     pub(in crate::store) async fn anchors(&self, page: &PageOf) -> Result<Page<StoredAnchor>, StoreError> {
-        let found = sqlx::query("SELECT * FROM anchors WHERE seq > ?1 ORDER BY seq LIMIT ?2")
-            .bind(rows::number_cursor(page)?.unwrap_or(0))
-            .bind(rows::limit(page))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(StoreError::Statement)?;
+        let found =
+            sqlx::query("SELECT seq, sha256, at_ms, heads, envelope FROM anchors WHERE seq > ?1 ORDER BY seq LIMIT ?2")
+                .bind(rows::number_cursor(page)?.unwrap_or(0))
+                .bind(rows::limit(page))
+                .fetch_all(&self.pool)
+                .await
+                .map_err(StoreError::Statement)?;
         rows::page(&found, page, rows::anchor, |anchor| anchor.seq.to_string())
     }
 }

@@ -4,7 +4,7 @@ use sqlx::{QueryBuilder, Row as _, SqliteConnection, sqlite::SqliteRow};
 use viworks_protocol::frame::PluginStatus;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
-use super::rows::{self, RowExt as _};
+use super::rows::{self, RowExt as _, rollout_columns};
 use super::{Readers, int, json, ledger};
 use crate::store::StoreError;
 use crate::store::model::{Page, PageOf, Rollout};
@@ -109,7 +109,7 @@ async fn members(conn: &mut SqliteConnection, progress: &Progress) -> Result<(),
 
 impl Readers {
     pub(in crate::store) async fn rollout(&self, id: &str) -> Result<Option<Rollout>, StoreError> {
-        let row = sqlx::query("SELECT * FROM rollouts WHERE id = ?1")
+        let row = sqlx::query(concat!("SELECT ", rollout_columns!(), " FROM rollouts WHERE id = ?1"))
             .bind(id)
             .fetch_optional(&self.pool)
             .await
@@ -118,7 +118,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn rollouts(&self, plugin: &str, page: &PageOf) -> Result<Page<Rollout>, StoreError> {
-        let mut query = QueryBuilder::new("SELECT * FROM rollouts WHERE plugin = ");
+        let mut query = QueryBuilder::new(concat!("SELECT ", rollout_columns!(), " FROM rollouts WHERE plugin = "));
         query.push_bind(plugin.to_owned());
         if let Some(after) = rows::number_cursor(page)? {
             query.push(" AND n < ").push_bind(after);
@@ -130,10 +130,14 @@ impl Readers {
     }
 
     pub(in crate::store) async fn open_rollouts(&self) -> Result<Vec<Rollout>, StoreError> {
-        let found = sqlx::query("SELECT * FROM rollouts WHERE finished_ms IS NULL ORDER BY n LIMIT 1000")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(StoreError::Statement)?;
+        let found = sqlx::query(concat!(
+            "SELECT ",
+            rollout_columns!(),
+            " FROM rollouts WHERE finished_ms IS NULL ORDER BY n LIMIT 1000"
+        ))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::Statement)?;
         found.iter().map(|row| rows::rollout(row).map(|(_, of)| of)).collect()
     }
 
@@ -152,12 +156,14 @@ impl Readers {
         &self,
         plugin: &str,
     ) -> Result<Vec<(AgentId, PluginStatus)>, StoreError> {
-        let found = sqlx::query("SELECT * FROM agent_plugins WHERE plugin = ?1 LIMIT ?2")
-            .bind(plugin)
-            .bind(MOST)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(StoreError::Statement)?;
+        let found = sqlx::query(
+            "SELECT agent, plugin, version, digest, state, detail FROM agent_plugins WHERE plugin = ?1 LIMIT ?2",
+        )
+        .bind(plugin)
+        .bind(MOST)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(StoreError::Statement)?;
         found.iter().map(rows::holder).collect()
     }
 
@@ -171,7 +177,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn tallies(&self) -> Result<Vec<(String, String, String)>, StoreError> {
-        let found = sqlx::query("SELECT * FROM tallies ORDER BY digest, name LIMIT ?1")
+        let found = sqlx::query("SELECT digest, name, tally FROM tallies ORDER BY digest, name LIMIT ?1")
             .bind(MOST)
             .fetch_all(&self.pool)
             .await
@@ -180,7 +186,7 @@ impl Readers {
     }
 
     pub(in crate::store) async fn mirrored(&self) -> Result<Vec<(String, bytes::Bytes)>, StoreError> {
-        let found = sqlx::query("SELECT * FROM mirror ORDER BY name LIMIT 10000")
+        let found = sqlx::query("SELECT name, bytes FROM mirror ORDER BY name LIMIT 10000")
             .fetch_all(&self.pool)
             .await
             .map_err(StoreError::Statement)?;

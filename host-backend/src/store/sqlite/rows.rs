@@ -4,6 +4,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::store::StoreError;
+pub(super) use crate::store::columns::*;
 pub(super) use crate::store::rows::*;
 
 impl RowExt for SqliteRow {

@@ -9,6 +9,7 @@ use viworks_protocol::id::{AgentId, InvocationId};
 
 use super::json;
 use super::receipts::insert_receipts;
+use super::rows::command_columns;
 use crate::store::model::{Command, InvocationState};
 use crate::store::moves::{Delta, End, Judged, end_list, judge, moved};
 use crate::store::write::{Settled, Settlement};
@@ -42,21 +43,23 @@ macro_rules! write_ends {
 /// and back; more would bring one command many times.
 const FEW: usize = 4;
 
-macro_rules! find {
-    ($columns:literal) => {
-        concat!(
-            "SELECT j.key AS place, i.command, i.ordinal, i.agent, i.state AS was, i.seq, ",
-            $columns,
-            " FROM json_each(?1) AS j
+macro_rules! find_of {
+    () => {
+        " FROM json_each(?1) AS j
              CROSS JOIN invocations AS i ON i.id = j.value
              CROSS JOIN commands AS c ON c.n = i.command
              ORDER BY j.key"
-        )
     };
 }
 
-const FIND: &str = find!("c.id, c.last_seq");
-const FIND_WITH_COMMANDS: &str = find!("c.*");
+macro_rules! find {
+    () => {
+        "SELECT j.key AS place, i.command, i.ordinal, i.agent, i.state AS was, i.seq, "
+    };
+}
+
+const FIND: &str = concat!(find!(), "c.id, c.last_seq", find_of!());
+const FIND_WITH_COMMANDS: &str = concat!(find!(), command_columns!(), find_of!());
 
 const MOVE_COUNTS: &str = move_counts!("?1");
 const WRITE_ENDS: &str = write_ends!();
@@ -85,11 +88,15 @@ async fn command_rows(
     if deltas.is_empty() {
         return Ok(Vec::new());
     }
-    sqlx::query("SELECT * FROM commands WHERE n IN (SELECT value FROM json_each(?1))")
-        .bind(json(&deltas.keys().collect::<Vec<_>>())?)
-        .fetch_all(&mut *conn)
-        .await
-        .map_err(StoreError::Statement)
+    sqlx::query(concat!(
+        "SELECT ",
+        command_columns!(),
+        " FROM commands AS c WHERE c.n IN (SELECT value FROM json_each(?1))"
+    ))
+    .bind(json(&deltas.keys().collect::<Vec<_>>())?)
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(StoreError::Statement)
 }
 
 /// Write the ends. The counts are moved by [`touch`].

@@ -15,7 +15,10 @@ const SETTLE: &str = "BEGIN IMMEDIATE;
         succeeded = (?3 = 'succeeded'), failed = (?3 = 'failed'), denied = (?3 = 'denied'),
         cancelled = (?3 = 'cancelled'), expired = (?3 = 'expired'), unknown = (?3 = 'unknown')
     WHERE targets = 1 AND n = (SELECT command FROM invocations WHERE id = ?4 AND agent = ?5 AND seq IS NULL)
-    RETURNING *;
+    RETURNING n, id, verb, plugin, digest, also, mode, args, caller, state, created_ms, expires_ms,
+        finished_ms, timeout_secs, batch, targets, targets_root, idempotency_key, request_sha256,
+        plans, undo_of, undone_by, approvals_needed, approvals, cancel_requested, last_seq, queued,
+        sent, running, succeeded, failed, denied, cancelled, expired, unknown;
     UPDATE invocations SET state = ?3, seq = 1, report = ?6, started_ms = coalesce(?7, started_ms), finished_ms = ?2,
         plan = ?8
     WHERE id = ?4 AND agent = ?5 AND seq IS NULL
