@@ -169,6 +169,8 @@ pub async fn restore(config: &Config, from: &Path, now_ms: u64) -> Result<Summar
         }
     };
     if let (StoreUrl::Sqlite(part), Some(file)) = (&url, name) {
+        // What is in its log would stay behind.
+        crate::store::copy::gather_into_one(part).await?;
         fs::rename(part, &file).map_err(|source| BackupError::Write { path: file, source })?;
     }
     Ok(summary)

@@ -282,6 +282,15 @@ impl Filling {
     }
 }
 
+/// Put everything of a SQLite store, which nobody has open, into its one file, so that it
+/// can be moved.
+///
+/// # Errors
+/// When it can't be done: the file is not whole then.
+pub(crate) async fn gather_into_one(file: &std::path::Path) -> Result<(), StoreError> {
+    sqlite::copy::gather_into_one(file).await
+}
+
 /// When a backup was made, and when it became the store again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Restored {

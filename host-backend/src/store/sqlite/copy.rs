@@ -66,6 +66,16 @@ impl Snapshot {
     }
 }
 
+pub(in crate::store) async fn gather_into_one(file: &Path) -> Result<(), StoreError> {
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut conn = SqliteConnection::connect_with(&options).await.map_err(StoreError::Open)?;
+    let row =
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut conn).await.map_err(StoreError::Statement)?;
+    let busy: i64 = row.try_get(0).map_err(StoreError::Statement)?;
+    conn.close().await.map_err(StoreError::Statement)?;
+    if busy != 0 { Err(StoreError::Busy) } else { Ok(()) }
+}
+
 #[derive(Debug)]
 pub(crate) struct Filling {
     conn: SqliteConnection,
