@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::background::Background;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::cluster::{self, Cluster};
 use crate::config::Config;
 use crate::dispatch::Engine;
 use crate::edge::{Admission, Limits};
@@ -39,6 +40,7 @@ pub struct AppState {
     pub store: Store,
     pub catalog: Catalog,
     pub hub: Hub,
+    pub cluster: Cluster,
     pub engine: Engine,
     pub rollouts: Rollouts,
     pub releases: Releases,
@@ -62,6 +64,8 @@ pub enum AppError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the release repository")]
     Repository(#[source] crate::repository::RepositoryError),
+    #[error("the other instances")]
+    Cluster(#[source] cluster::ClusterError),
     #[error("keys")]
     Key(#[source] keys::KeyError),
     #[error("TLS of the agents' port")]
@@ -86,9 +90,24 @@ impl AppState {
         let (clock, metrics) = (Clock::default(), Metrics::default());
         let background = Background::new(metrics.clone());
         let store = Store::open(&config.database()).await.map_err(AppError::Store)?;
-        let hub = Hub::new(clock.clone());
+        let hub = match &config.instance_id {
+            Some(instance) => Hub::of(instance.clone(), clock.clone()),
+            None => Hub::new(clock.clone()),
+        };
+        let cluster = Cluster::start(cluster::Parts {
+            store: store.clone(),
+            hub: hub.clone(),
+            background: background.clone(),
+            metrics: metrics.clone(),
+            shared: config.is_shared(),
+            redis: config.redis(),
+            warrant_key: key.public().id(),
+        })
+        .await
+        .map_err(AppError::Cluster)?;
         store.all_offline(hub.instance()).await.map_err(AppError::Store)?;
-        let catalog = Catalog::load(store.clone(), clock.clone(), trusted).await.map_err(AppError::Catalog)?;
+        let catalog = Catalog::load(store.clone(), clock.clone(), cluster.clone(), trusted).await;
+        let catalog = catalog.map_err(AppError::Catalog)?;
         let telemetry = Telemetry::new(clock.clone(), metrics.clone());
         let observer = Observer::default();
         let engine = Engine::start(crate::dispatch::Parts {
@@ -97,6 +116,7 @@ impl AppState {
             clock: clock.clone(),
             metrics: metrics.clone(),
             background: background.clone(),
+            cluster: cluster.clone(),
             observer: observer.clone(),
             key,
             slots: config.slots,
@@ -110,6 +130,7 @@ impl AppState {
             catalog: catalog.clone(),
             store: store.clone(),
             hub: hub.clone(),
+            cluster: cluster.clone(),
             engine: engine.clone(),
             observer,
             clock: clock.clone(),
@@ -117,7 +138,7 @@ impl AppState {
         })
         .await
         .map_err(AppError::Store)?;
-        let repository = open_repository(&config, &catalog, &rollouts, &store, &clock, &metrics).await?;
+        let repository = open_repository(&config, &catalog, &rollouts, &store, &clock, &cluster, &metrics).await?;
         let registries = Registries::new(config.registries.clone());
         let releases = Releases { catalog: catalog.clone(), repository, registries };
         let config = Arc::new(config);
@@ -128,6 +149,7 @@ impl AppState {
             store,
             catalog,
             hub,
+            cluster,
             engine,
             rollouts,
             releases,
@@ -139,9 +161,26 @@ impl AppState {
         })
     }
 
+    /// Follow other instances, if there may be any.
+    fn follow(&self) {
+        if !self.cluster.is_shared() {
+            return;
+        }
+        let parts = cluster::follow::Parts {
+            cluster: self.cluster.clone(),
+            store: self.store.clone(),
+            engine: self.engine.clone(),
+            catalog: self.catalog.clone(),
+            rollouts: self.rollouts.clone(),
+            repository: self.releases.repository.clone(),
+        };
+        self.background.supervise("follower", move || cluster::follow::run(parts.clone()));
+    }
+
     /// Stop every task, then the store. Answers whether all ended in time.
     pub async fn stop(&self) -> bool {
         let clean = self.background.stop(Duration::from_secs(self.config.drain_secs)).await;
+        self.cluster.leave().await;
         self.store.close().await;
         clean
     }
@@ -153,6 +192,7 @@ async fn open_repository(
     rollouts: &Rollouts,
     store: &Store,
     clock: &Clock,
+    cluster: &Cluster,
     metrics: &Metrics,
 ) -> Result<Option<Repository>, AppError> {
     let Some(path) = &config.trusted_root else { return Ok(None) };
@@ -162,6 +202,7 @@ async fn open_repository(
         rollouts: rollouts.clone(),
         store: store.clone(),
         clock: clock.clone(),
+        cluster: cluster.clone(),
         metrics: metrics.clone(),
         root,
         directory: config.repository.clone(),
@@ -280,6 +321,7 @@ impl AppState {
         };
         let port = Arc::new(Port {
             hub: self.hub.clone(),
+            cluster: self.cluster.clone(),
             tls,
             engine: self.engine.clone(),
             catalog: self.catalog.clone(),
@@ -328,6 +370,7 @@ impl AppState {
             let stop = background.token().clone();
             background.supervise("repository", move || repository.clone().run(stop.clone()));
         }
+        self.follow();
         let state = self.clone();
         background.supervise("stale-agents", move || chores::stale_agents(state.clone()));
         let state = self.clone();

@@ -11,7 +11,7 @@ use crate::background::every;
 use crate::config::Schedule;
 use crate::dispatch::Request;
 use crate::store::StoreError;
-use crate::store::model::Selector;
+use crate::store::model::{IdempotencyKey, Selector};
 use crate::store::write::Horizon;
 
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
@@ -26,6 +26,9 @@ pub async fn stale_agents(state: AppState) {
     let check = Duration::from_secs(state.config.stale_check_secs);
     let stop = state.background.token().clone();
     every(check, &stop, || async {
+        if !state.cluster.leads("stale-agents").await {
+            return;
+        }
         let now = state.clock.now_ms();
         match state.store.mark_stale(now.saturating_sub(state.config.stale_after_secs * 1_000), now).await {
             Ok(agents) if agents.is_empty() => {}
@@ -40,6 +43,9 @@ pub async fn stale_agents(state: AppState) {
 pub async fn retention(state: AppState) {
     let stop = state.background.token().clone();
     every(RETENTION_EVERY, &stop, || async {
+        if !state.cluster.leads("retention").await {
+            return;
+        }
         match prune(&state).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "old rows are gone"),
@@ -71,22 +77,25 @@ async fn prune(state: &AppState) -> Result<u64, StoreError> {
     Ok(total)
 }
 
-/// Post the scheduled command, the first time one interval after the start.
+/// Post the scheduled command at every multiple of its interval since 1970. Every instance
+/// does; it is one command, by its idempotency key.
 pub async fn scheduled_cleanup(state: AppState, schedule: Schedule) {
     let stop = state.background.token().clone();
-    let interval = Duration::from_secs(schedule.every_secs);
-    if stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_none() {
-        return;
-    }
-    every(interval, &stop, || async {
-        if let Err(reason) = post(&state, &schedule).await {
+    let interval_ms = schedule.every_secs * 1_000;
+    loop {
+        let now = state.clock.now_ms();
+        let next = (now / interval_ms + 1) * interval_ms;
+        if stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(next - now))).await.is_none() {
+            return;
+        }
+        if let Err(reason) = post(&state, &schedule, next / 1_000).await {
             tracing::warn!(verb = CLEANUP, reason, "the scheduled command was not posted");
         }
-    })
-    .await;
+    }
 }
 
-async fn post(state: &AppState, schedule: &Schedule) -> Result<(), String> {
+async fn post(state: &AppState, schedule: &Schedule, slot_secs: u64) -> Result<(), String> {
+    let key = IdempotencyKey { key: format!("{CLEANUP}-{slot_secs}"), request_sha256: String::new() };
     let args = Value::Object(schedule.args.clone());
     let checked = state.catalog.check(CLEANUP, &args).map_err(|e| format!("{e:?}"))?;
     let selector = Selector { labels: schedule.labels.clone(), site: schedule.site.clone(), all: schedule.all };
@@ -102,9 +111,12 @@ async fn post(state: &AppState, schedule: &Schedule) -> Result<(), String> {
         // Who is away until the next run need not catch up.
         expires_in_secs: Some(schedule.every_secs.min(crate::dispatch::MAX_EXPIRY_SECS)),
         batch: None,
-        idempotency_key: None,
+        idempotency_key: Some(key),
     };
     let accepted = state.engine.accept(request).await.map_err(|e| e.to_string())?;
+    if accepted.replayed {
+        return Ok(());
+    }
     tracing::info!(verb = CLEANUP, command = %accepted.command.id, targets = accepted.command.targets, "scheduled");
     Ok(())
 }
@@ -130,17 +142,18 @@ mod tests {
         let mut schedule: Schedule =
             serde_json::from_value(serde_json::json!({ "args": { "name": "old" }, "labels": { "tier": "web" } }))
                 .expect("a schedule");
-        assert!(post(&state, &schedule).await.is_err(), "no plugin has the verb yet");
+        assert!(post(&state, &schedule, 1).await.is_err(), "no plugin has the verb yet");
         let bytes = component("containers");
         let signed = release(&key, "containers", 1, CLEANUP, &bytes);
         state.catalog.publish(bytes.into(), signed, crate::catalog::Wanted::Active, "tests").await.expect("published");
-        assert_eq!(post(&state, &schedule).await, Ok(()));
+        assert_eq!(post(&state, &schedule, 3_600).await, Ok(()));
+        assert_eq!(post(&state, &schedule, 3_600).await, Ok(()), "another instance does the same");
         let page = state.store.commands(&CommandFilter::default(), &PageOf::first(10)).await.expect("read");
         let [command] = &page.items[..] else { panic!("one command") };
         assert_eq!((command.caller.as_str(), command.verb.as_str()), ("backend:schedule", CLEANUP));
         assert_eq!(command.expires_ms - command.created_ms, HOUR_MS, "gone by the next run");
         schedule.labels.clear();
-        assert!(post(&state, &schedule).await.is_err(), "nothing selected is nobody");
+        assert!(post(&state, &schedule, 7_200).await.is_err(), "nothing selected is nobody");
         assert!(state.stop().await);
     }
 

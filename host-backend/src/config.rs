@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::cluster::RedisUrl;
 use crate::edge::Nets;
 use crate::repository::oci::Registry;
 use crate::store::url::{DatabaseUrl, StoreUrl};
@@ -22,6 +23,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `postgres://…`; without it, the store is `viworks.db` in the data directory.
     pub database_url: Option<DatabaseUrl>,
+    /// Redis, which instances wake each other by, and which counts requests of all of them.
+    pub redis_url: Option<RedisUrl>,
+    /// This instance's name among those over one database; by default another one at each start.
+    pub instance_id: Option<String>,
     pub api_listen: SocketAddr,
     pub agents_listen: SocketAddr,
     /// Server certificate chain and key of the agents' port, PEM.
@@ -134,6 +139,8 @@ impl Default for Config {
         Self {
             data_dir: "/var/lib/viworks-backend".into(),
             database_url: None,
+            redis_url: None,
+            instance_id: None,
             api_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agents_listen: SocketAddr::from(([0, 0, 0, 0], 8081)),
             agents_cert: "/etc/viworks/agents.crt.pem".into(),
@@ -280,6 +287,22 @@ impl Config {
                 });
             }
         }
+        if let Some(url) = &self.redis_url {
+            if let Err(error) = url.client() {
+                faults.push(Fault { key: "redis_url".to_owned(), message: error.to_string() });
+            }
+            if self.database_url.is_none() {
+                let message = "needs database_url = \"postgres://…\": a SQLite file is one instance's";
+                faults.push(Fault { key: "redis_url".to_owned(), message: message.to_owned() });
+            }
+        }
+        let named = |name: &str| {
+            (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        if self.instance_id.as_deref().is_some_and(|name| !named(name)) {
+            let message = "is not 1 to 64 letters, digits, '.', '_' or '-'";
+            faults.push(Fault { key: "instance_id".to_owned(), message: message.to_owned() });
+        }
         if let Some(Err(error)) = self.database_url.as_ref().map(DatabaseUrl::options) {
             faults.push(Fault { key: "database_url".to_owned(), message: error.to_string() });
         }
@@ -319,6 +342,17 @@ impl Config {
         }
     }
 
+    /// Whether other instances may use the same store.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.database_url.is_some()
+    }
+
+    #[must_use]
+    pub fn redis(&self) -> Option<redis::Client> {
+        self.redis_url.as_ref().and_then(|url| url.client().ok())
+    }
+
     /// Where the store is; a URL that can't be one was a fault before.
     #[must_use]
     pub fn database(&self) -> StoreUrl {
@@ -337,6 +371,8 @@ impl Config {
 const KEYS: &[&str] = &[
     "data_dir",
     "database_url",
+    "redis_url",
+    "instance_id",
     "api_listen",
     "agents_listen",
     "agents_cert",

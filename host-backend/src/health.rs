@@ -45,6 +45,8 @@ pub struct Health {
     pub available_slots: u32,
     pub telemetry_processor: Status,
     pub samples_queued: u64,
+    /// Where it is configured.
+    pub redis: Option<Status>,
 }
 
 /// The latest answer; clones share it.
@@ -90,8 +92,11 @@ impl AppState {
             runs("settler") && runs("deliverer") && runs("expiry") && engine.settling_ms < STUCK_MS && database;
         let dropped = telemetry.dropped_ms > 0 && now.saturating_sub(telemetry.dropped_ms) < DROPPED_MS;
         let processor = runs("telemetry") && !dropped;
+        let redis = self.cluster.redis_is_up();
+        // Without its lease other instances take its sessions.
+        let registry = registry && self.cluster.is_beating();
         Health {
-            status: Status::of(database && registry && command_engine && processor),
+            status: Status::of(database && registry && command_engine && processor && redis != Some(false)),
             timestamp_ms: now,
             database: Status::of(database),
             agent_registry: Status::of(registry),
@@ -102,6 +107,7 @@ impl AppState {
             available_slots: engine.available_slots,
             telemetry_processor: Status::of(processor),
             samples_queued: telemetry.queued as u64,
+            redis: redis.map(Status::of),
         }
     }
 }

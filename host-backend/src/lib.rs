@@ -9,6 +9,7 @@
 //! - [`dispatch`]: commands on their way to agents and back
 //! - [`edge`]: who a peer really is, and whether there is room for it
 //! - [`hub`]: agents' sessions
+//! - [`cluster`]: several instances over one store
 //! - [`telemetry`]: samples into the store
 //! - [`store`]: everything durable
 //! - [`background`]: tasks that are started again when they fall, and stopped in time
@@ -24,6 +25,7 @@ pub mod catalog;
 mod chores;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod dispatch;
 pub mod edge;

@@ -55,6 +55,17 @@ pub struct Metrics {
     pub shadows: Family<Kind, Counter>,
     /// Updates of the release repository, taken or refused.
     pub repository_updates: Family<Kind, Counter>,
+    /// Messages between instances: in, out, lost, refused.
+    pub bus_messages: Family<Kind, Counter>,
+    pub redis_errors: Counter,
+    /// Requests whose rate was counted in this process though Redis is configured.
+    pub rates_here: Counter,
+    /// Sessions taken over from other instances.
+    pub sessions_taken_over: Counter,
+    /// Background work that this instance took up.
+    pub lease_takeovers: Counter,
+    /// Instances that this one found dead.
+    pub instances_buried: Counter,
     /// Times that a background task was started again, by task.
     pub restarts: Family<Kind, Counter>,
 }
@@ -89,6 +100,15 @@ impl Metrics {
         r.register("rollouts", "Steps of rollouts", self.rollouts.clone());
         r.register("shadows", "Plans of releases beside the active one", self.shadows.clone());
         r.register("repository_updates", "Updates of the release repository", self.repository_updates.clone());
+        for kind in ["in", "out", "lost", "refused"] {
+            drop(self.bus_messages.get_or_create(&Kind { kind: Word(kind) }));
+        }
+        r.register("bus_messages", "Messages between instances", self.bus_messages.clone());
+        r.register("redis_errors", "Failures of Redis", self.redis_errors.clone());
+        r.register("rates_here", "Requests counted here while Redis was gone", self.rates_here.clone());
+        r.register("sessions_taken_over", "Sessions taken over from others", self.sessions_taken_over.clone());
+        r.register("lease_takeovers", "Background work taken up", self.lease_takeovers.clone());
+        r.register("instances_buried", "Instances found dead", self.instances_buried.clone());
         r.register("task_restarts", "Background tasks started again", self.restarts.clone());
     }
 }

@@ -22,6 +22,7 @@ use viworks_signing::release::{Release, Statement};
 use crate::background::Background;
 use crate::catalog::{Catalog, Wanted};
 use crate::clock::Clock;
+use crate::cluster::{self, Cluster};
 use crate::dispatch::{Engine, Parts, Request};
 use crate::hub::{Hub, Identity, Out, Session};
 use crate::metrics::Metrics;
@@ -161,11 +162,12 @@ pub(crate) fn release_of(
 
 /// A backend's inner parts, without its ports.
 pub(crate) struct World {
-    pub dir: TempDir,
+    pub dir: Arc<TempDir>,
     pub clock: Clock,
     pub background: Background,
     pub store: Store,
     pub hub: Hub,
+    pub cluster: Cluster,
     pub catalog: Catalog,
     pub engine: Engine,
     pub rollouts: Rollouts,
@@ -179,19 +181,35 @@ impl World {
 
     pub(crate) async fn with(slots: u32) -> Self {
         let key = SecretKey::generate();
-        let world = Self::open(tempfile::tempdir().expect("a directory"), key, Clock::default(), slots).await;
+        let world =
+            Self::open(Arc::new(tempfile::tempdir().expect("a directory")), key, Clock::default(), slots, None).await;
         let component = component("probe");
         let statements = release(&world.key, "probe", 1, "ping", &component);
         world.catalog.publish(component.into(), statements, Wanted::Active, "tests").await.expect("published");
         world
     }
 
-    async fn open(dir: TempDir, key: SecretKey, clock: Clock, slots: u32) -> Self {
+    async fn open(dir: Arc<TempDir>, key: SecretKey, clock: Clock, slots: u32, instance: Option<&str>) -> Self {
         let metrics = Metrics::default();
         let background = Background::new(metrics.clone());
         let store = Store::open(&dir.path().join("viworks.db").into()).await.expect("a store");
-        let hub = Hub::new(clock.clone());
-        let catalog = Catalog::load(store.clone(), clock.clone(), vec![key.public()]).await.expect("a catalogue");
+        let hub = match instance {
+            Some(instance) => Hub::of(instance.to_owned(), clock.clone()),
+            None => Hub::new(clock.clone()),
+        };
+        let cluster = Cluster::start(cluster::Parts {
+            store: store.clone(),
+            hub: hub.clone(),
+            background: background.clone(),
+            metrics: metrics.clone(),
+            shared: instance.is_some(),
+            redis: None,
+            warrant_key: key.public().id(),
+        })
+        .await
+        .expect("an instance");
+        let catalog = Catalog::load(store.clone(), clock.clone(), cluster.clone(), vec![key.public()]).await;
+        let catalog = catalog.expect("a catalogue");
         let (pem, observer) = (key.to_pem().expect("PEM"), Observer::default());
         let engine = Engine::start(Parts {
             store: store.clone(),
@@ -199,6 +217,7 @@ impl World {
             clock: clock.clone(),
             metrics: metrics.clone(),
             background: background.clone(),
+            cluster: cluster.clone(),
             observer: observer.clone(),
             key: SecretKey::from_pem(&pem).expect("the key"),
             slots,
@@ -212,6 +231,7 @@ impl World {
             catalog: catalog.clone(),
             store: store.clone(),
             hub: hub.clone(),
+            cluster: cluster.clone(),
             engine: engine.clone(),
             observer,
             clock: clock.clone(),
@@ -219,14 +239,44 @@ impl World {
         })
         .await
         .expect("rollouts");
-        Self { dir, clock, background, store, hub, catalog, engine, rollouts, key }
+        Self { dir, clock, background, store, hub, cluster, catalog, engine, rollouts, key }
+    }
+
+    /// The first of several instances, with a release that is active.
+    pub(crate) async fn first(instance: &str) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        let world = Self::open(dir, SecretKey::generate(), Clock::default(), 4, Some(instance)).await;
+        let component = component("probe");
+        let statements = release(&world.key, "probe", 1, "ping", &component);
+        world.catalog.publish(component.into(), statements, Wanted::Active, "tests").await.expect("published");
+        world
+    }
+
+    /// Another instance over the same store.
+    pub(crate) async fn beside(&self, instance: &str) -> Self {
+        let pem = self.key.to_pem().expect("PEM");
+        let key = SecretKey::from_pem(&pem).expect("the key");
+        Self::open(self.dir.clone(), key, self.clock.clone(), 4, Some(instance)).await
+    }
+
+    /// What follows the other instances.
+    pub(crate) fn follow(&self) {
+        let parts = cluster::follow::Parts {
+            cluster: self.cluster.clone(),
+            store: self.store.clone(),
+            engine: self.engine.clone(),
+            catalog: self.catalog.clone(),
+            rollouts: self.rollouts.clone(),
+            repository: None,
+        };
+        self.background.supervise("follower", move || cluster::follow::run(parts.clone()));
     }
 
     /// Stop, and start again on the same directory.
     pub(crate) async fn restart(self) -> Self {
         assert!(self.background.stop(SOON).await, "everything stops");
         self.store.close().await;
-        Self::open(self.dir, self.key, self.clock, 4).await
+        Self::open(self.dir, self.key, self.clock, 4, None).await
     }
 
     /// Nothing is committed until what this answers is let go.
@@ -270,6 +320,7 @@ impl World {
             not_after_ms: self.clock.now_ms() + 1_000_000_000,
         };
         let (session, queue) = self.hub.session_for(agent(id), identity);
+        assert_eq!(self.cluster.enter(&session.agent, session.serial).await, Ok(()));
         assert!(self.hub.enter(&session, None).is_ok(), "the only session");
         self.engine.connected(&session.agent).await;
         soon(self.engine.delivered()).await;
@@ -278,6 +329,7 @@ impl World {
 
     pub(crate) fn disconnect(&self, peer: Peer) {
         assert!(self.hub.leave(&peer.session));
+        self.cluster.left(&peer.session.agent, peer.session.serial);
         self.engine.disconnected(&peer.session.agent);
     }
 }

@@ -14,5 +14,6 @@ pub mod packages;
 pub mod pki;
 pub mod postgres;
 pub mod program;
+pub mod redis;
 pub mod runbook;
 pub mod sandbox;

@@ -225,7 +225,8 @@ fn labels(text: Option<&str>) -> Result<BTreeMap<String, String>> {
 
 impl Agent {
     fn of(api: &Shared, agent: model::Agent) -> Self {
-        let online = api.app.hub.is_connected(&agent.id);
+        // Of other instances' agents the store knows, a moment later.
+        let online = api.app.hub.is_connected(&agent.id) || (api.app.cluster.is_shared() && agent.online);
         Self {
             status: if online { AgentStatus::Online } else { AgentStatus::Offline },
             id: agent.id.into(),

@@ -27,6 +27,15 @@ pub struct Services {
     pub agent_registry: AgentRegistry,
     pub command_engine: CommandEngine,
     pub telemetry_processor: TelemetryProcessor,
+    /// Where it is configured: instances wake each other through it, and go on without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Redis>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Redis {
+    #[schema(value_type = HealthStatus)]
+    pub status: Status,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -99,6 +108,7 @@ pub async fn get(State(api): State<Shared>) -> (StatusCode, axum::Json<Health>) 
                 status: health.telemetry_processor,
                 samples_queued: health.samples_queued,
             },
+            redis: health.redis.map(|status| Redis { status }),
         },
     };
     (status, axum::Json(body))

@@ -44,7 +44,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::app::AppState;
-use crate::authz::{Guard, RateLimit};
+use crate::authz::Guard;
+use crate::cluster::rate::Limit;
 use problem::{Code, Problem};
 
 /// Bytes of any body but an upload's.
@@ -130,8 +131,8 @@ pub fn router(app: AppState, shutdown: CancellationToken) -> Router {
 }
 
 fn share(app: AppState, shutdown: CancellationToken, document: String) -> Shared {
-    let limit = RateLimit::new(app.config.api_rate, app.config.api_burst);
-    let guard = Guard::new(app.store.clone(), app.clock.clone(), limit);
+    let limit = Limit::new(app.cluster.clone(), app.config.api_rate, app.config.api_burst);
+    let guard = Guard::new(app.store.clone(), app.clock.clone(), limit, app.cluster.clone());
     let edge = serve::Edge::new(&app.config);
     let mut registry = Registry::with_prefix("viworks_backend");
     app.metrics.register(&mut registry);

@@ -7,6 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -14,9 +15,10 @@ use tokio::time::Instant;
 use super::action::Action;
 use super::cache::Cache;
 use super::permit::{Forbidden, Permit, Principal};
-use super::rate::RateLimit;
 use super::token::{TokenError, TokenHash};
 use crate::clock::Clock;
+use crate::cluster::rate::Limit;
+use crate::cluster::{Cluster, Event};
 use crate::store::model::{AuditEntry, Decision};
 use crate::store::{Store, StoreError};
 
@@ -32,7 +34,10 @@ struct Inner {
     store: Store,
     clock: Clock,
     cache: Cache,
-    limit: RateLimit,
+    limit: Limit,
+    cluster: Cluster,
+    /// As of the cluster's count, what is remembered of tokens.
+    tokens: AtomicU64,
     anonymous: Mutex<Anonymous>,
     refusals: Family<Reason, Counter>,
 }
@@ -68,9 +73,10 @@ pub enum Refusal {
 
 impl Guard {
     #[must_use]
-    pub fn new(store: Store, clock: Clock, limit: RateLimit) -> Self {
+    pub fn new(store: Store, clock: Clock, limit: Limit, cluster: Cluster) -> Self {
         let anonymous = Mutex::new(Anonymous { second: Instant::now(), audited: 0, left_out: 0 });
-        Self(Arc::new(Inner { store, clock, cache: Cache::default(), limit, anonymous, refusals: Family::default() }))
+        let (cache, tokens, refusals) = (Cache::default(), AtomicU64::new(cluster.tokens_seen()), Family::default());
+        Self(Arc::new(Inner { store, clock, cache, limit, cluster, tokens, anonymous, refusals }))
     }
 
     /// The count of refusals, for the metrics' registry.
@@ -92,7 +98,7 @@ impl Guard {
     ) -> Result<Permit<A>, Refusal> {
         let refusal = match self.identify(headers).await {
             Ok(principal) => {
-                if let Err(wait) = self.0.limit.take(&principal.name, Instant::now()) {
+                if let Err(wait) = self.0.limit.take(&principal.name).await {
                     self.0.refusals.get_or_create(&Reason { reason: "rate" }).inc();
                     tracing::debug!(actor = principal.name, action = A::NAME, subject, "too fast");
                     return Err(Refusal::TooFast(wait));
@@ -111,10 +117,15 @@ impl Guard {
     /// To be called after tokens were made or revoked.
     pub fn tokens_changed(&self) {
         self.0.cache.clear();
+        self.0.cluster.publish(Event::Tokens {});
     }
 
     async fn identify(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
         let hash = TokenHash::from_headers(headers).map_err(Refusal::Token)?;
+        let seen = self.0.cluster.tokens_seen();
+        if self.0.tokens.swap(seen, Ordering::Relaxed) != seen {
+            self.0.cache.clear();
+        }
         if let Some(principal) = self.0.cache.get(&hash, Instant::now()) {
             return Ok(principal);
         }

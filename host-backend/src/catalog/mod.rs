@@ -20,13 +20,15 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use viworks_protocol::id::AgentId;
 use viworks_signing::keys::PublicKey;
 use viworks_signing::release::{EffectClass, Release};
 
 use crate::clock::Clock;
+use crate::cluster::leases::Turn;
+use crate::cluster::{Cluster, Event};
 use crate::store::model::{Plugin, Standing};
 use crate::store::{Store, StoreError};
 
@@ -104,6 +106,7 @@ struct Inner {
     trusted: Vec<PublicKey>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     parts: parts::Parts,
+    cluster: Cluster,
     /// One change at a time: each is judged by what stands then.
     changing: Mutex<()>,
 }
@@ -113,11 +116,16 @@ impl Catalog {
     ///
     /// # Errors
     /// When they can't be read, or one is malformed.
-    pub async fn load(store: Store, clock: Clock, trusted: Vec<PublicKey>) -> Result<Self, CatalogError> {
+    pub async fn load(
+        store: Store,
+        clock: Clock,
+        cluster: Cluster,
+        trusted: Vec<PublicKey>,
+    ) -> Result<Self, CatalogError> {
         let snapshot = Arc::new(read(&store).await?);
         let parts = parts::Parts::new(store.clone());
-        let inner =
-            Inner { store, clock, trusted, snapshot: watch::Sender::new(snapshot), parts, changing: Mutex::new(()) };
+        let (snapshot, changing) = (watch::Sender::new(snapshot), Mutex::new(()));
+        let inner = Inner { store, clock, trusted, snapshot, parts, cluster, changing };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -146,10 +154,31 @@ impl Catalog {
         self.inner.snapshot.subscribe()
     }
 
+    /// After a change of ours.
     async fn refresh(&self) -> Result<(), CatalogError> {
+        self.reread().await?;
+        self.inner.cluster.publish(Event::Catalog {});
+        Ok(())
+    }
+
+    /// What other instances changed counts from now on.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(crate) async fn reread(&self) -> Result<(), CatalogError> {
         let snapshot = Arc::new(read(&self.inner.store).await?);
         self.inner.snapshot.send_replace(snapshot);
         Ok(())
+    }
+
+    /// The turn to change what stands, over all instances; what stands is known then.
+    async fn turn(&self) -> Result<(MutexGuard<'_, ()>, Turn), CatalogError> {
+        let here = self.inner.changing.lock().await;
+        let turn = self.inner.cluster.turn("catalog").await.map_err(CatalogError::Store)?;
+        if self.inner.cluster.is_shared() {
+            self.reread().await?;
+        }
+        Ok((here, turn))
     }
 }
 

@@ -104,7 +104,7 @@ impl Catalog {
     ) -> Result<Plugin, PublishError> {
         let inner = &self.inner;
         let (release, digest) = (verified.release(), verified.digest().to_owned());
-        let _one = inner.changing.lock().await;
+        let _one = self.turn().await.map_err(PublishError::Unusable)?;
         let wanted = match wanted {
             Wanted::Active => Standing::Active,
             Wanted::Staged => Standing::Staged,

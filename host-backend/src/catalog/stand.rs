@@ -62,7 +62,7 @@ impl Catalog {
         to: Option<Standing>,
         by: &str,
     ) -> Result<Plugin, StandError> {
-        let _one = self.inner.changing.lock().await;
+        let _one = self.turn().await?;
         let held = self.release(plugin, digest).await?;
         if held.standing != Standing::Held {
             return Err(StandError::Standing { standing: held.standing, wanted: Standing::Held });
@@ -89,7 +89,7 @@ impl Catalog {
     /// # Errors
     /// When there is no such release, or the store refuses.
     pub async fn kill(&self, digest: &str, reason: &str, fall_back: bool, by: &str) -> Result<Killed, StandError> {
-        let _one = self.inner.changing.lock().await;
+        let _one = self.turn().await?;
         let found = self.inner.store.plugin(digest).await?.ok_or_else(|| StandError::Unknown(digest.to_owned()))?;
         let all = self.inner.store.plugins().await?;
         let former = all
@@ -132,7 +132,7 @@ impl Catalog {
     /// # Errors
     /// When the store refuses or what is left can't be read.
     pub async fn deactivate(&self, plugin: &str, by: &str) -> Result<bool, CatalogError> {
-        let _one = self.inner.changing.lock().await;
+        let _one = self.turn().await?;
         let snapshot = self.snapshot();
         if let Some(open) = snapshot.open().iter().find(|open| open.rollout.plugin == plugin) {
             let now_ms = self.inner.clock.now_ms();
@@ -160,7 +160,7 @@ impl Catalog {
     /// # Errors
     /// When the store refuses or what is left can't be read.
     pub(crate) async fn proceed(&self, progress: Progress, since_ms: Option<u64>) -> Result<bool, StandError> {
-        let _one = self.inner.changing.lock().await;
+        let _one = self.turn().await?;
         let snapshot = self.snapshot();
         let open = snapshot.open().iter().find(|open| open.rollout.plugin == progress.rollout.plugin);
         let change = match (open, since_ms) {

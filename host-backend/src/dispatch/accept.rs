@@ -249,6 +249,10 @@ impl Engine {
                     self.send_all(&prepared, &sent);
                 }
                 self.overlooked(&request.targets, connected);
+                if self.inner.parts.cluster.is_shared() {
+                    let elsewhere = request.targets.iter().zip(connected).filter(|(_, here)| !**here);
+                    self.tell_work(&command.id, elsewhere.map(|(agent, _)| agent.clone()).collect());
+                }
                 return Ok(Accepted { command, replayed: false, events });
             }
             Ok((Acceptance::Replayed(command), _)) => {
@@ -315,6 +319,8 @@ impl Engine {
             Ok(()) => drop(self.inner.parts.metrics.deliveries.inc()),
             Err(error) => {
                 tracing::debug!(%agent, %invocation, %error, "not delivered now");
+                // It may have come back to another instance, which asked too early what is owed.
+                self.inner.parts.cluster.publish(crate::cluster::Event::Missed { agents: vec![agent.clone()] });
                 self.landed(agent, invocation);
             }
         }

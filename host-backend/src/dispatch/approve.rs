@@ -4,6 +4,7 @@
 use viworks_protocol::id::CommandId;
 
 use super::Engine;
+use crate::cluster::Event;
 use crate::store::StoreError;
 use crate::store::model::{Approved, AuditEntry, Decision};
 use crate::store::write::Approval;
@@ -27,6 +28,7 @@ impl Engine {
             && !command.is_awaiting()
         {
             self.release_approved(&command.id);
+            self.inner.parts.cluster.publish(Event::Work { command: command.id.clone(), agents: Vec::new() });
         }
         Ok(done)
     }

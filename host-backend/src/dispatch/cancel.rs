@@ -39,7 +39,8 @@ impl Engine {
             let outcomes = &self.inner.parts.metrics.outcomes;
             outcomes.get_or_create(&Kind { kind: Word("cancelled") }).inc_by(u64::from(cancelled.settled));
         }
-        drop(self.flights().next(command, usize::MAX));
+        // Told just now; what waits goes nowhere.
+        drop(self.flights().cancel(command));
         self.changed(vec![cancelled.command.clone()]);
         Ok(Some(cancelled.command))
     }

@@ -58,7 +58,7 @@ impl Engine {
         told.await.expect("the deliverer runs");
     }
 
-    fn ask(&self, work: Work) {
+    pub(super) fn ask(&self, work: Work) {
         if let Err(tokio::sync::mpsc::error::TrySendError::Full(work)) = self.inner.offers.try_send(work) {
             // The deliverer itself may be the one that asks: never wait for it here.
             let this = self.clone();
@@ -82,12 +82,20 @@ pub(super) async fn run(engine: Engine) {
 /// Queued invocations to be claimed in one commit, and where each goes.
 #[derive(Default)]
 struct Claims {
-    places: HashMap<InvocationId, (Arc<Prepared>, AgentId, u32)>,
+    places: HashMap<InvocationId, Place>,
+}
+
+struct Place {
+    prepared: Arc<Prepared>,
+    agent: AgentId,
+    ordinal: u32,
+    /// Of a batch: the store claims no more of it than there is room for.
+    batched: bool,
 }
 
 impl Claims {
     /// Enter one if its agent has room for it; it takes that room at once.
-    fn add(&mut self, engine: &Engine, prepared: Arc<Prepared>, to: Waiting) -> bool {
+    fn add(&mut self, engine: &Engine, prepared: Arc<Prepared>, to: Waiting, batched: bool) -> bool {
         let Waiting { invocation, agent, ordinal } = to;
         let mut flights = engine.flights();
         // It may wait twice, when the agent left and came back.
@@ -96,7 +104,7 @@ impl Claims {
         }
         let command = prepared.command.clone();
         flights.add(&agent, Flight { invocation: invocation.clone(), command });
-        self.places.insert(invocation, (prepared, agent, ordinal));
+        self.places.insert(invocation, Place { prepared, agent, ordinal, batched });
         true
     }
 }
@@ -185,7 +193,7 @@ async fn one(engine: &Engine, agent: &AgentId, owed: OpenInvocation, claims: &mu
     }
     let prepared = prepared(engine, &command).await?;
     if state == InvocationState::Queued {
-        claims.add(engine, prepared, waiting);
+        claims.add(engine, prepared, waiting, false);
     } else {
         engine.send(&prepared, agent, &waiting.invocation, ordinal);
     }
@@ -221,7 +229,7 @@ async fn release(engine: &Engine, id: &CommandId, claims: &mut Claims) -> bool {
         if command.batch.is_some() {
             waiting.push(to);
         } else {
-            claims.add(engine, prepared.clone(), to);
+            claims.add(engine, prepared.clone(), to, false);
         }
     }
     let batched = !waiting.is_empty();
@@ -252,7 +260,9 @@ async fn refill(engine: &Engine, id: &CommandId, claims: &mut Claims) {
         let Some(prepared) = prepared(engine, &command).await else { return };
         for waiting in next {
             // Who has gone meanwhile, or has no room, is owed it and waits again later.
-            if engine.inner.parts.hub.is_connected(&waiting.agent) && claims.add(engine, prepared.clone(), waiting) {
+            if engine.inner.parts.hub.is_connected(&waiting.agent)
+                && claims.add(engine, prepared.clone(), waiting, true)
+            {
                 room -= 1;
             }
         }
@@ -267,7 +277,7 @@ async fn claim(engine: &Engine, mut claims: Claims) {
     match engine.store().claim(invocations, engine.now_ms()).await {
         Ok(claimed) => {
             for invocation in claimed.invocations {
-                if let Some((prepared, agent, ordinal)) = claims.places.remove(&invocation) {
+                if let Some(Place { prepared, agent, ordinal, .. }) = claims.places.remove(&invocation) {
                     engine.send(&prepared, &agent, &invocation, ordinal);
                 }
             }
@@ -276,7 +286,11 @@ async fn claim(engine: &Engine, mut claims: Claims) {
         Err(error) => tracing::error!(%error, "queued invocations can't be claimed"),
     }
     // Cancelled or expired meanwhile, or not claimed: their room is free again.
-    for (invocation, (_, agent, _)) in &claims.places {
-        engine.landed(agent, invocation);
+    for (invocation, Place { prepared, agent, ordinal, batched }) in claims.places {
+        engine.landed(&agent, &invocation);
+        if batched && engine.inner.parts.cluster.is_shared() {
+            // Another instance was quicker: it waits for the next room, or for its end.
+            engine.flights().wait(&prepared.command, Waiting { invocation, agent, ordinal });
+        }
     }
 }

@@ -45,31 +45,57 @@ pub struct Progress {
 /// One channel for each command that somebody listens to.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    channels: Mutex<HashMap<CommandId, broadcast::Sender<Event>>>,
+    channels: Mutex<HashMap<CommandId, Channel>>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    sender: broadcast::Sender<Event>,
+    /// The last `seq` that it was told.
+    seq: u64,
 }
 
 impl Channels {
-    fn lock(&self) -> MutexGuard<'_, HashMap<CommandId, broadcast::Sender<Event>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CommandId, Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn subscribe(&self, command: &CommandId) -> broadcast::Receiver<Event> {
-        self.lock().entry(command.clone()).or_insert_with(|| broadcast::Sender::new(CHANNEL)).subscribe()
+        let channel = || Channel { sender: broadcast::Sender::new(CHANNEL), seq: 0 };
+        self.lock().entry(command.clone()).or_insert_with(channel).sender.subscribe()
     }
 
     pub(super) fn tell(&self, command: &CommandId, event: Event) {
         let mut channels = self.lock();
         let ends = matches!(event, Event::Finished(_));
+        let Some(channel) = channels.get_mut(command) else { return };
+        if let Event::Settled { last_seq } = event {
+            if last_seq <= channel.seq {
+                return;
+            }
+            channel.seq = last_seq;
+        }
         // An error means that nobody listens any more.
-        let deaf = channels.get(command).is_some_and(|channel| channel.send(event).is_err());
+        let deaf = channel.sender.send(event).is_err();
         if ends || deaf {
             channels.remove(command);
         }
     }
 
+    /// Whether somebody listens.
+    pub(super) fn is_heard(&self, command: &CommandId) -> bool {
+        self.lock().get(command).is_some_and(|channel| channel.sender.receiver_count() > 0)
+    }
+
+    /// The commands that somebody listens to.
+    pub(super) fn heard(&self) -> Vec<CommandId> {
+        let channels = self.lock();
+        channels.iter().filter(|(_, c)| c.sender.receiver_count() > 0).map(|(id, _)| id.clone()).collect()
+    }
+
     /// Forget channels that nobody listens to.
     pub(super) fn tidy(&self) {
-        self.lock().retain(|_, channel| channel.receiver_count() > 0);
+        self.lock().retain(|_, channel| channel.sender.receiver_count() > 0);
     }
 }
 
@@ -95,7 +121,13 @@ impl Engine {
     }
 
     /// The same; `only` gives the one invocation of a command that has no other.
-    pub(super) fn settled(&self, commands: Vec<Command>, mut only: impl FnMut(&Command) -> Option<Invocation>) {
+    pub(super) fn settled(&self, commands: Vec<Command>, only: impl FnMut(&Command) -> Option<Invocation>) {
+        self.tell_moved(&commands);
+        self.seen(commands, only);
+    }
+
+    /// The same of what was done elsewhere: nobody else is told.
+    pub(super) fn seen(&self, commands: Vec<Command>, mut only: impl FnMut(&Command) -> Option<Invocation>) {
         for command in commands {
             let id = command.id.clone();
             if command.last_seq > 0 {

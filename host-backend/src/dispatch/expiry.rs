@@ -13,7 +13,9 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) async fn run(engine: Engine) {
     let stop = engine.inner.parts.background.token().clone();
     every(TICK, &stop, || async {
-        engine.expire_due().await;
+        if engine.inner.parts.cluster.leads("expiry").await {
+            engine.expire_due().await;
+        }
         engine.inner.events.tidy();
         engine.count_open().await;
     })

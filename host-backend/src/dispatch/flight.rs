@@ -1,7 +1,7 @@
 //! What is at which connected agent now: for slots, for progress, and for batches. It is
 //! a view that may be lost; the store has the truth.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
 /// Invocations that one agent has at a time. More wait in the store: a gateway refuses
@@ -29,6 +29,8 @@ struct Live {
     waiting: VecDeque<Waiting>,
     /// Not committed yet, but its slot is taken.
     reserved: bool,
+    /// Its agents here were told that it is cancelled.
+    cancelled: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,11 +53,13 @@ pub(super) struct Flights {
     slots: u32,
     by_agent: HashMap<AgentId, AtAgent>,
     live: HashMap<CommandId, Live>,
+    /// Every invocation that waits for a batch: none waits twice.
+    waiting: HashSet<InvocationId>,
 }
 
 impl Flights {
     pub(super) fn new(slots: u32) -> Self {
-        Self { slots, by_agent: HashMap::new(), live: HashMap::new() }
+        Self { slots, by_agent: HashMap::new(), live: HashMap::new(), waiting: HashSet::new() }
     }
 
     /// Commands with work at connected agents.
@@ -85,10 +89,12 @@ impl Flights {
         if at.flights.contains(&flight) {
             return;
         }
+        let live = self.live.entry(flight.command.clone()).or_default();
+        live.cancelled = false;
         if let Some(place) = at.queued.iter().position(|f| *f == flight) {
             at.queued.swap_remove(place);
         } else {
-            self.live.entry(flight.command.clone()).or_default().at_agents += 1;
+            live.at_agents += 1;
         }
         at.flights.push(flight);
     }
@@ -140,7 +146,11 @@ impl Flights {
     /// that are owed more and have room again.
     pub(super) fn drop_command(&mut self, command: &CommandId) -> Vec<AgentId> {
         let mut free = Vec::new();
-        if self.live.remove(command).is_some_and(|live| live.at_agents > 0) {
+        let Some(live) = self.live.remove(command) else { return free };
+        for waiting in &live.waiting {
+            self.waiting.remove(&waiting.invocation);
+        }
+        if live.at_agents > 0 {
             self.by_agent.retain(|agent, at| {
                 at.flights.retain(|f| f.command != *command);
                 at.queued.retain(|f| f.command != *command);
@@ -155,12 +165,16 @@ impl Flights {
     }
 
     pub(super) fn wait(&mut self, command: &CommandId, waiting: Waiting) {
-        self.live.entry(command.clone()).or_default().waiting.push_back(waiting);
+        if self.waiting.insert(waiting.invocation.clone()) {
+            self.live.entry(command.clone()).or_default().waiting.push_back(waiting);
+        }
     }
 
     /// The same for many of a new command.
     pub(super) fn wait_all(&mut self, command: &CommandId, waiting: Vec<Waiting>) {
-        self.live.entry(command.clone()).or_default().waiting.extend(waiting);
+        for one in waiting {
+            self.wait(command, one);
+        }
         self.tidy(command);
     }
 
@@ -168,9 +182,45 @@ impl Flights {
     pub(super) fn next(&mut self, command: &CommandId, count: usize) -> Vec<Waiting> {
         let Some(live) = self.live.get_mut(command) else { return Vec::new() };
         let count = count.min(live.waiting.len());
-        let next = live.waiting.drain(..count).collect();
+        let next: Vec<Waiting> = live.waiting.drain(..count).collect();
+        for waiting in &next {
+            self.waiting.remove(&waiting.invocation);
+        }
         self.tidy(command);
         next
+    }
+
+    /// Commands with work here, or waiting.
+    pub(super) fn commands(&self) -> Vec<CommandId> {
+        self.live.keys().cloned().collect()
+    }
+
+    pub(super) fn has(&self, command: &CommandId) -> bool {
+        self.live.contains_key(command)
+    }
+
+    /// Whether some of the command wait for its batch here.
+    pub(super) fn awaits(&self, command: &CommandId) -> bool {
+        self.live.get(command).is_some_and(|live| !live.waiting.is_empty())
+    }
+
+    /// Whether it waits for its batch here.
+    pub(super) fn waits(&self, invocation: &InvocationId) -> bool {
+        self.waiting.contains(invocation)
+    }
+
+    /// The command is cancelled: what waits is dropped. Answers where it is, once.
+    pub(super) fn cancel(&mut self, command: &CommandId) -> Vec<(AgentId, InvocationId)> {
+        drop(self.next(command, usize::MAX));
+        match self.live.get_mut(command) {
+            Some(live) if !live.cancelled => live.cancelled = true,
+            _ => return Vec::new(),
+        }
+        let of = |(agent, at): (&AgentId, &AtAgent)| {
+            let flights = at.flights.iter().filter(|f| f.command == *command);
+            flights.map(|f| (agent.clone(), f.invocation.clone())).collect::<Vec<_>>()
+        };
+        self.by_agent.iter().flat_map(of).collect()
     }
 
     fn landed(&mut self, command: &CommandId) {

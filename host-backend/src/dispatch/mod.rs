@@ -12,6 +12,7 @@
 //! - [`cancel`]: the way back before the end
 //! - [`approve`]: operators' approvals, and delivery after the last
 //! - [`events`]: what subscribers hear
+//! - [`others`]: what other instances did
 
 mod accept;
 mod approve;
@@ -21,6 +22,7 @@ mod events;
 mod expiry;
 mod flight;
 mod order;
+mod others;
 mod receipts;
 mod settle;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use viworks_signing::keys::SecretKey;
 
 use crate::background::Background;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::rollouts::Observer;
@@ -68,6 +71,7 @@ pub struct Parts {
     pub clock: Clock,
     pub metrics: Metrics,
     pub background: Background,
+    pub cluster: Cluster,
     pub observer: Observer,
     pub key: SecretKey,
     pub slots: u32,
@@ -89,6 +93,8 @@ struct Inner {
     offers_out: tokio::sync::Mutex<mpsc::Receiver<deliver::Work>>,
     /// Commands that have not ended, about: set from the store every second.
     open: AtomicU64,
+    /// Where the last look at what is owed stopped.
+    looked: tokio::sync::Mutex<Option<AgentId>>,
     /// When the settler last finished a group, or found nothing to do.
     settled_ms: AtomicU64,
 }
@@ -126,6 +132,7 @@ impl Engine {
             offers,
             offers_out: tokio::sync::Mutex::new(offers_out),
             open: AtomicU64::new(open),
+            looked: tokio::sync::Mutex::default(),
             settled_ms: AtomicU64::new(0),
             parts,
         };

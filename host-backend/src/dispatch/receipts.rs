@@ -23,6 +23,8 @@ use crate::store::receipt::{NewReceipt, StoredAnchor, UNSIGNED};
 
 /// Between two looks for receipts whose chains were not followed yet.
 const WALK_EVERY: Duration = Duration::from_secs(1);
+/// One instance follows and anchors: an anchor's number is the last one's and one.
+const RECEIPTS: &str = "receipts";
 
 impl Engine {
     /// The receipt that came with a report, and what is wrong with it.
@@ -158,13 +160,21 @@ fn check(
 
 pub(super) async fn walk(engine: Engine) {
     let stop = engine.inner.parts.background.token().clone();
-    every(WALK_EVERY, &stop, || engine.walk_receipts()).await;
+    every(WALK_EVERY, &stop, || async {
+        if engine.inner.parts.cluster.leads(RECEIPTS).await {
+            engine.walk_receipts().await;
+        }
+    })
+    .await;
 }
 
 pub(super) async fn anchor_them(engine: Engine) {
     let stop = engine.inner.parts.background.token().clone();
     let interval = Duration::from_secs(engine.inner.parts.anchor_secs);
     every(interval, &stop, || async {
+        if !engine.inner.parts.cluster.leads(RECEIPTS).await {
+            return;
+        }
         engine.walk_receipts().await;
         if let Err(error) = engine.anchor_receipts().await {
             tracing::error!(%error, "chains of receipts can't be anchored");

@@ -18,7 +18,8 @@ use super::port::Port;
 use super::rate::Rates;
 use super::session::{self, Loop};
 use super::wire::{self, Inbound, Opcode, Outbound, Socket};
-use super::{Ended, Identity, Out, Session, text};
+use super::{Ended, Hub, Identity, Out, Session, text};
+use crate::cluster::Held;
 use crate::metrics::Metrics;
 use crate::store::write::{AgentHello, Note};
 
@@ -133,36 +134,50 @@ async fn hello(
 
 /// Enter the session in the hub's table.
 async fn admit(port: &Port, session: &Arc<Session>) -> Result<(), Refused> {
-    let Err(other) = port.hub.enter(session, None) else { return Ok(()) };
-    if answers(port, &other).await {
-        return Err(refused("second-session", "another session of this agent is live", 30));
+    let other = port.hub.session(&session.agent);
+    if let Some(other) = &other {
+        if port.hub.answers(other).await {
+            return Err(refused("second-session", "another session of this agent is live", 30));
+        }
+        other.end(Ended { reason: "replaced", retry_after_secs: 0 });
+        port.engine.disconnected(&session.agent);
     }
-    other.end(Ended { reason: "replaced", retry_after_secs: 0 });
-    port.engine.disconnected(&session.agent);
-    match port.hub.enter(session, Some(other.serial)) {
+    // In the store first: until it is there, nothing is sent to it.
+    match port.cluster.enter(&session.agent, session.serial).await {
+        Ok(()) => {}
+        Err(Held::Live) => return Err(refused("second-session", Held::Live.to_string(), 30)),
+        Err(held) => return Err(refused("unavailable", held.to_string(), 5)),
+    }
+    match port.hub.enter(session, other.map(|other| other.serial)) {
         Ok(()) => Ok(()),
-        Err(_) => Err(refused("second-session", "another session was quicker", 30)),
+        Err(quicker) => {
+            // What is in the store is that one's again.
+            let _ = port.cluster.enter(&quicker.agent, quicker.serial).await;
+            Err(refused("second-session", "another session was quicker", 30))
+        }
     }
 }
 
-/// Whether a session answers a ping, now.
-async fn answers(port: &Port, session: &Session) -> bool {
-    let before = session.pongs.load(Ordering::Relaxed);
-    let (nonce, time_ms) = (port.hub.nonce(), port.clock.now_ms());
-    session.expect(nonce);
-    if session.push(Out::Frame(text(&BackendFrame::Ping { nonce, time_ms }))).is_err() {
-        return false;
-    }
-    let answered = async {
-        loop {
-            let told = session.answered.notified();
-            if session.pongs.load(Ordering::Relaxed) != before {
-                return;
-            }
-            told.await;
+impl Hub {
+    /// Whether a session answers a ping, now.
+    pub(crate) async fn answers(&self, session: &Session) -> bool {
+        let before = session.pongs.load(Ordering::Relaxed);
+        let (nonce, time_ms) = (self.nonce(), self.inner.clock.now_ms());
+        session.expect(nonce);
+        if session.push(Out::Frame(text(&BackendFrame::Ping { nonce, time_ms }))).is_err() {
+            return false;
         }
-    };
-    tokio::time::timeout(ANSWER_WITHIN, answered).await.is_ok()
+        let answered = async {
+            loop {
+                let told = session.answered.notified();
+                if session.pongs.load(Ordering::Relaxed) != before {
+                    return;
+                }
+                told.await;
+            }
+        };
+        tokio::time::timeout(ANSWER_WITHIN, answered).await.is_ok()
+    }
 }
 
 async fn refuse(port: &Port, identity: &Identity, outbound: &mut Outbound, no: Refused) {

@@ -19,6 +19,7 @@ use super::{Hub, Identity, IdentityError, Tls, greet, lock};
 use crate::background::Background;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::dispatch::Engine;
 use crate::edge::proxy::{self, ProxyError, Source};
 use crate::edge::{Admission, Full, Nets, addresses, admission};
@@ -77,6 +78,7 @@ pub struct Edge {
 #[derive(Debug)]
 pub struct Port {
     pub hub: Hub,
+    pub cluster: Cluster,
     pub tls: Arc<Tls>,
     pub engine: Engine,
     pub catalog: Catalog,

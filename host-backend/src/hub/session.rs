@@ -43,6 +43,7 @@ pub(super) async fn run(of: Loop) {
     };
     if port.hub.leave(&session) {
         port.engine.disconnected(&session.agent);
+        port.cluster.left(&session.agent, session.serial);
         let note =
             Note::Gone { agent: session.agent.clone(), owner: port.hub.owner(&session), at_ms: port.clock.now_ms() };
         if port.store.note(note).await.is_err() {

@@ -30,6 +30,7 @@ use viworks_signing::tuf::{State, Trusted, TufError};
 use crate::background::every;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::hub;
 use crate::metrics::Metrics;
 use crate::rollouts::Rollouts;
@@ -51,6 +52,7 @@ pub struct Parts {
     pub rollouts: Rollouts,
     pub store: Store,
     pub clock: Clock,
+    pub cluster: Cluster,
     pub metrics: Metrics,
     /// The `root.json` that this backend's owner trusts.
     pub root: Vec<u8>,
@@ -110,17 +112,7 @@ impl Repository {
     pub async fn open(parts: Parts) -> Result<Self, RepositoryError> {
         // Said at the start rather than at the first update.
         viworks_signing::tuf::Client::new(&parts.root, State::default(), UNIX_EPOCH)?;
-        let mut files: BTreeMap<String, String> = BTreeMap::new();
-        let mut state = State::default();
-        for (name, bytes) in parts.store.mirrored().await? {
-            if name == STATE {
-                state = State::decode(&bytes)?;
-            } else if let Ok(text) = String::from_utf8(bytes.to_vec()) {
-                files.insert(name, text);
-            }
-        }
-        let trusted = state.trusted(&parts.root).ok();
-        let current = Current::of(&files, trusted, None);
+        let (state, current) = mirrored(&parts).await?;
         let current = watch::Sender::new(Arc::new(current));
         let inner = Inner { parts, state: Mutex::new(state), current, program: program::Kept::default() };
         Ok(Self { inner: Arc::new(inner) })
@@ -129,6 +121,26 @@ impl Repository {
     #[must_use]
     pub fn current(&self) -> Arc<Current> {
         self.inner.current.borrow().clone()
+    }
+
+    /// What another instance mirrored is served from now on.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(crate) async fn reread(&self) -> Result<(), RepositoryError> {
+        let mut state = self.inner.state.lock().await;
+        self.renew(&mut state).await
+    }
+
+    async fn renew(&self, state: &mut State) -> Result<(), RepositoryError> {
+        let (read, current) = mirrored(&self.inner.parts).await?;
+        *state = read;
+        let before = self.current();
+        let version = |of: &Current| of.trusted.as_ref().map(|trusted| trusted.versions().timestamp);
+        if version(&before) != version(&current) || before.names != current.names {
+            self.inner.current.send_replace(Arc::new(current));
+        }
+        Ok(())
     }
 
     /// Told of every update.
@@ -150,7 +162,8 @@ impl Repository {
             **seen = now;
             let (this, source) = (self.clone(), source.clone());
             async move {
-                if news {
+                // One of the instances that have a directory; another one looks when it takes over.
+                if news && this.inner.parts.cluster.leads("repository").await {
                     // What came of it is logged, counted and shown on the API.
                     drop(this.update(source, "repository").await);
                 }
@@ -162,6 +175,21 @@ impl Repository {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.inner.parts.clock.now_ms())
     }
+}
+
+async fn mirrored(parts: &Parts) -> Result<(State, Current), RepositoryError> {
+    let mut files: BTreeMap<String, String> = BTreeMap::new();
+    let mut state = State::default();
+    for (name, bytes) in parts.store.mirrored().await? {
+        if name == STATE {
+            state = State::decode(&bytes)?;
+        } else if let Ok(text) = String::from_utf8(bytes.to_vec()) {
+            files.insert(name, text);
+        }
+    }
+    let trusted = state.trusted(&parts.root).ok();
+    let current = Current::of(&files, trusted, None);
+    Ok((state, current))
 }
 
 impl Current {

@@ -72,6 +72,7 @@ async fn open(world: &World, site: &Site) -> Repository {
         rollouts: world.rollouts.clone(),
         store: world.store.clone(),
         clock: world.clock.clone(),
+        cluster: world.cluster.clone(),
         metrics: Metrics::default(),
         root: site.repo.metadata()["1.root.json"].clone(),
         directory: None,

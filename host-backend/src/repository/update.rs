@@ -11,6 +11,7 @@ use viworks_signing::verify::{MAX_COMPONENT, MAX_STATEMENTS, VerifiedRelease};
 
 use super::{Current, Repository, RepositoryError, STATE, Source};
 use crate::catalog::{PublishError, Wanted};
+use crate::cluster::Event;
 use crate::metrics::Metrics;
 use crate::store::model::{Plugin, Standing};
 use crate::store::release::Change;
@@ -41,7 +42,13 @@ impl Repository {
     /// The check that refused; what is served stays as it was.
     pub async fn update(&self, source: Source, by: &str) -> Result<Report, RepositoryError> {
         let mut state = self.inner.state.lock().await;
+        let turn = self.inner.parts.cluster.turn("repository.update").await?;
+        if self.inner.parts.cluster.is_shared() {
+            self.renew(&mut state).await?;
+        }
         let done = self.mirror(&mut state, &source).await;
+        drop(turn);
+        self.inner.parts.cluster.publish(Event::Repository {});
         if let Err(error) = done {
             let code = error.code();
             Metrics::count(&self.inner.parts.metrics.repository_updates, "refused");

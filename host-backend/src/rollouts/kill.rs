@@ -6,9 +6,18 @@ use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::id::AgentId;
 
 use super::{RolloutError, Rollouts};
+use crate::cluster::Event;
 use crate::hub;
 use crate::metrics::Metrics;
-use crate::store::model::Plugin;
+use crate::store::model::{Plugin, Standing};
+
+/// Holds the lease that says that what runs of a killed release is to end.
+const ENDING: &str = "kill";
+const ENDING_MS: u64 = 3_600_000;
+
+fn ending(digest: &str) -> String {
+    format!("kill:{digest}")
+}
 
 /// What came of a kill.
 #[derive(Debug)]
@@ -41,22 +50,46 @@ impl Rollouts {
         tracing::warn!(target: "audit", by, digest, reason, "release killed");
         let mut ended = Ended { release: killed.release, fallback: killed.fallback, commands: 0, invocations: 0 };
         if cancel {
+            // Said before it is told, so that whoever hears of it finds it.
+            if parts.cluster.is_shared() {
+                parts.store.lease(&ending(digest), ENDING, ENDING_MS).await?;
+            }
+            parts.cluster.publish(Event::Killed { digest: digest.to_owned() });
             self.end_running(&mut ended, by).await?;
         }
         self.inner.wake.notify_one();
         Ok(ended)
     }
 
+    /// Another instance killed a release: what agents of this one may run of it is told to
+    /// stop, if that was wanted. Its own commands were cancelled by that instance.
+    pub(crate) async fn end_killed(&self, digest: &str) -> Result<(), RolloutError> {
+        let parts = &self.inner.parts;
+        let Some(release) = parts.store.plugin(digest).await?.filter(|p| p.standing == Standing::Killed) else {
+            return Ok(());
+        };
+        // Held by nobody: it was let run out, or somebody only says that it was killed.
+        if parts.store.lease(&ending(digest), parts.cluster.instance(), 1).await? {
+            return Ok(());
+        }
+        let holders = self.holders(&release.plugin).await?;
+        for (agent, invocation, command) in parts.store.serving(digest).await? {
+            if command.is_none() && holders.get(&agent).is_none_or(|held| held == digest) {
+                let _ = parts.hub.send(&agent, hub::text(&BackendFrame::Cancel { invocation }));
+            }
+        }
+        Ok(())
+    }
+
+    async fn holders(&self, plugin: &str) -> Result<BTreeMap<AgentId, String>, RolloutError> {
+        let holders = self.inner.parts.store.plugin_holders(plugin).await?;
+        Ok(holders.into_iter().map(|(agent, status)| (agent, status.digest)).collect())
+    }
+
     async fn end_running(&self, ended: &mut Ended, by: &str) -> Result<(), RolloutError> {
         let parts = &self.inner.parts;
         let digest = ended.release.digest.as_str();
-        let holders: BTreeMap<AgentId, String> = parts
-            .store
-            .plugin_holders(&ended.release.plugin)
-            .await?
-            .into_iter()
-            .map(|(agent, status)| (agent, status.digest))
-            .collect();
+        let holders = self.holders(&ended.release.plugin).await?;
         let mut commands = BTreeSet::new();
         for (agent, invocation, command) in parts.store.serving(digest).await? {
             match command {

@@ -33,7 +33,12 @@ impl Rollouts {
             return Ok(selected.into_iter().filter(|agent| !before.contains(agent)).collect());
         }
         let present = parts.store.present_agents().await?;
-        Ok(draw(&rollout.id, &stage, present, before, |agent| parts.hub.is_connected(agent)))
+        let shared = parts.cluster.is_shared();
+        let elsewhere: HashSet<AgentId> =
+            present.iter().filter(|(_, online)| shared && *online).map(|(agent, _)| agent.clone()).collect();
+        Ok(draw(&rollout.id, &stage, present, before, |agent| {
+            parts.hub.is_connected(agent) || elsewhere.contains(agent)
+        }))
     }
 }
 

@@ -22,12 +22,15 @@ pub mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
+use viworks_protocol::id::AgentId;
 
 use crate::authz::{Forbidden, Permit, action};
 use crate::catalog::{Catalog, MAX_OPEN, Open, StandError};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::dispatch::Engine;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -47,6 +50,7 @@ pub struct Parts {
     pub catalog: Catalog,
     pub store: Store,
     pub hub: Hub,
+    pub cluster: Cluster,
     pub engine: Engine,
     pub observer: Observer,
     pub clock: Clock,
@@ -62,6 +66,8 @@ pub struct Rollouts {
 #[derive(Debug)]
 struct Inner {
     parts: Parts,
+    /// Agents with a session at another instance, as it was read last.
+    elsewhere: Mutex<HashSet<AgentId>>,
     /// Something changed: look at once.
     wake: Notify,
 }
@@ -105,7 +111,7 @@ impl Rollouts {
     /// When what was counted before can't be read.
     pub async fn new(parts: Parts) -> Result<Self, StoreError> {
         parts.observer.restore(parts.store.tallies().await?);
-        Ok(Self { inner: Arc::new(Inner { parts, wake: Notify::new() }) })
+        Ok(Self { inner: Arc::new(Inner { parts, elsewhere: Mutex::default(), wake: Notify::new() }) })
     }
 
     #[must_use]
@@ -283,13 +289,30 @@ impl Rollouts {
                 facts.have += u32::from(*state == Active);
                 facts.refused += u32::from(*state == Refused);
             }
-            for session in hub.all().iter().filter(|session| open.has(&session.agent)) {
+            let mut present = |agent: &AgentId| {
                 facts.present += 1;
-                let held = holders.get(&session.agent).filter(|(held, _)| held == digest);
+                let held = holders.get(agent).filter(|(held, _)| held == digest);
                 facts.settled += u32::from(held.is_some_and(|(_, state)| matches!(state, Active | Refused)));
+            };
+            let here = hub.all();
+            here.iter().map(|session| &session.agent).filter(|agent| open.has(agent)).for_each(&mut present);
+            let elsewhere = self.elsewhere();
+            let members = elsewhere.iter().filter(|agent| open.has(agent) && !hub.is_connected(agent));
+            if shadow {
+                // What they have as a shadow is not stored: they are taken to have it.
+                let there = u32::try_from(members.count()).unwrap_or(u32::MAX);
+                facts.present += there;
+                facts.have += there;
+                facts.settled += there;
+            } else {
+                members.for_each(&mut present);
             }
         });
         facts
+    }
+
+    fn elsewhere(&self) -> std::sync::MutexGuard<'_, HashSet<AgentId>> {
+        self.inner.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rollout with its changes' time: later than its last, so that no two are taken

@@ -43,6 +43,16 @@ struct Seen {
     /// By release and name (`capability:…`): effects seen.
     uses: BTreeMap<(String, String), u64>,
     changed: BTreeSet<(String, String)>,
+    /// What of it was seen here since it was written last: what is added to the others'.
+    fresh: Fresh,
+}
+
+/// What one instance saw, to be added to what the others did.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh {
+    tallies: BTreeMap<(String, String), Tally>,
+    planned: BTreeMap<(String, String), ShadowTally>,
+    uses: BTreeMap<(String, String), u64>,
 }
 
 /// What an observer takes of a report: small, and no secret.
@@ -88,6 +98,50 @@ fn active(state: PluginState) -> bool {
     state == PluginState::Active
 }
 
+impl Fresh {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tallies.is_empty() && self.planned.is_empty() && self.uses.is_empty()
+    }
+}
+
+impl Seen {
+    fn restore(&mut self, stored: Vec<(String, String, String)>) {
+        for (digest, name, text) in stored {
+            if name.starts_with("shadow:") {
+                if let Ok(tally) = serde_json::from_str(&text) {
+                    self.planned.insert((digest, name), tally);
+                }
+            } else if name.starts_with("capability:") {
+                self.uses.insert((digest, name), text.parse().unwrap_or(0));
+            } else if let Ok(tally) = serde_json::from_str(&text) {
+                self.tallies.insert((digest, name), tally);
+            }
+        }
+    }
+
+    fn add(&mut self, fresh: &Fresh) {
+        for (key, tally) in &fresh.tallies {
+            self.tallies.entry(key.clone()).or_default().merge(tally);
+        }
+        for (key, tally) in &fresh.planned {
+            self.planned.entry(key.clone()).or_default().merge(tally);
+        }
+        for (key, uses) in &fresh.uses {
+            *self.uses.entry(key.clone()).or_default() += uses;
+        }
+    }
+
+    /// As they are written: digest, name, tally.
+    fn texts(&self, keys: impl Iterator<Item = (String, String)>) -> Vec<(String, String, String)> {
+        let text = |key: &(String, String)| match (self.tallies.get(key), self.planned.get(key)) {
+            (Some(tally), _) => serde_json::to_string(tally).ok(),
+            (None, Some(tally)) => serde_json::to_string(tally).ok(),
+            (None, None) => self.uses.get(key).map(u64::to_string),
+        };
+        keys.filter_map(|key| text(&key).map(|text| (key.0, key.1, text))).collect()
+    }
+}
+
 impl Observer {
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,18 +149,7 @@ impl Observer {
 
     /// Begin with what was written last: digest, name, tally.
     pub(crate) fn restore(&self, stored: Vec<(String, String, String)>) {
-        let mut seen = self.lock();
-        for (digest, name, text) in stored {
-            if name.starts_with("shadow:") {
-                if let Ok(tally) = serde_json::from_str(&text) {
-                    seen.planned.insert((digest, name), tally);
-                }
-            } else if name.starts_with("capability:") {
-                seen.uses.insert((digest, name), text.parse().unwrap_or(0));
-            } else if let Ok(tally) = serde_json::from_str(&text) {
-                seen.tallies.insert((digest, name), tally);
-            }
-        }
+        self.lock().restore(stored);
     }
 
     /// Keep an eye on who has which release of `plugin`; `known` is what was written.
@@ -180,12 +223,14 @@ impl Observer {
             let key = (digest.clone(), format!("verb:{}", command.verb));
             if seen.tallies.len() < MAX_TALLIES || seen.tallies.contains_key(&key) {
                 seen.tallies.entry(key.clone()).or_default().add(glance.sample);
+                seen.fresh.tallies.entry(key.clone()).or_default().add(glance.sample);
                 seen.changed.insert(key);
             }
             for (capability, count) in &glance.effects {
                 let key = (digest.clone(), format!("capability:{capability}"));
                 if seen.uses.len() < MAX_TALLIES || seen.uses.contains_key(&key) {
                     *seen.uses.entry(key.clone()).or_default() += count;
+                    *seen.fresh.uses.entry(key.clone()).or_default() += count;
                     seen.changed.insert(key);
                 }
             }
@@ -196,17 +241,62 @@ impl Observer {
     pub(crate) fn take_changed(&self) -> Vec<(String, String, String)> {
         let mut seen = self.lock();
         let changed = std::mem::take(&mut seen.changed);
-        let text = |key: &(String, String)| match (seen.tallies.get(key), seen.planned.get(key)) {
-            (Some(tally), _) => serde_json::to_string(tally).ok(),
-            (None, Some(tally)) => serde_json::to_string(tally).ok(),
-            (None, None) => seen.uses.get(key).map(u64::to_string),
-        };
-        changed.into_iter().filter_map(|key| text(&key).map(|text| (key.0, key.1, text))).collect()
+        seen.fresh = Fresh::default();
+        seen.texts(changed.into_iter())
     }
 
     /// They could not be written: next time again.
     pub(crate) fn give_back(&self, changed: Vec<(String, String, String)>) {
         self.lock().changed.extend(changed.into_iter().map(|(digest, name, _)| (digest, name)));
+    }
+
+    /// What was seen here alone since it was taken last.
+    pub(crate) fn take_fresh(&self) -> Fresh {
+        let mut seen = self.lock();
+        seen.changed.clear();
+        std::mem::take(&mut seen.fresh)
+    }
+
+    /// What all have written, `mine` added, counts from now on; answers what is to be
+    /// written of it.
+    pub(crate) fn join(&self, stored: Vec<(String, String, String)>, mine: &Fresh) -> Vec<(String, String, String)> {
+        let mut seen = self.lock();
+        seen.tallies.clear();
+        seen.planned.clear();
+        seen.uses.clear();
+        seen.restore(stored);
+        seen.add(mine);
+        let keys = mine.tallies.keys().chain(mine.planned.keys()).chain(mine.uses.keys());
+        let written = seen.texts(keys.cloned());
+        // What came meanwhile is not written yet, and counts all the same.
+        let later = std::mem::take(&mut seen.fresh);
+        seen.add(&later);
+        seen.fresh = later;
+        written
+    }
+
+    /// It could not be written: the next time again.
+    pub(crate) fn return_fresh(&self, fresh: Fresh) {
+        let mut seen = self.lock();
+        for (key, tally) in fresh.tallies {
+            seen.fresh.tallies.entry(key).or_default().merge(&tally);
+        }
+        for (key, tally) in fresh.planned {
+            seen.fresh.planned.entry(key).or_default().merge(&tally);
+        }
+        for (key, uses) in fresh.uses {
+            *seen.fresh.uses.entry(key).or_default() += uses;
+        }
+    }
+
+    /// What agents of other instances have, as they said last; `here` says it itself.
+    pub(crate) fn renew(&self, plugin: &str, known: Vec<(AgentId, PluginStatus)>, here: impl Fn(&AgentId) -> bool) {
+        let mut seen = self.lock();
+        let Some(holders) = seen.holders.get_mut(plugin) else { return };
+        holders.retain(|agent, _| here(agent));
+        for (agent, status) in known {
+            holders.entry(agent).or_insert((status.digest, status.state));
+        }
     }
 
     /// A new rollout of a release must not be judged by an earlier one.
@@ -215,6 +305,8 @@ impl Observer {
         seen.tallies.retain(|(of, _), _| of != digest);
         seen.planned.retain(|(of, _), _| of != digest);
         seen.changed.retain(|(of, _)| of != digest);
+        seen.fresh.tallies.retain(|(of, _), _| of != digest);
+        seen.fresh.planned.retain(|(of, _), _| of != digest);
     }
 
     /// What a release did, by verb.
@@ -292,6 +384,7 @@ impl Seen {
         let key = (shadow.digest.clone(), format!("shadow:{}", command.verb));
         if self.planned.len() < MAX_TALLIES || self.planned.contains_key(&key) {
             self.planned.entry(key.clone()).or_default().add(agent, invocation, shadow);
+            self.fresh.planned.entry(key.clone()).or_default().add(agent, invocation, shadow);
             self.changed.insert(key);
         }
     }

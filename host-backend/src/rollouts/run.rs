@@ -17,21 +17,31 @@ use crate::store::model::{Rollout, RolloutState, Standing};
 use crate::store::release::{Change, Progress};
 
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks at what other instances saw.
+const OTHERS: Duration = Duration::from_secs(2);
 
 impl Rollouts {
     /// Bring open rollouts on until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut others = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = look.tick() => {}
                 () = self.inner.wake.notified() => {}
             }
+            if self.inner.parts.cluster.is_shared() && others.elapsed() >= OTHERS {
+                others = tokio::time::Instant::now();
+                self.look_at_others().await;
+            }
             self.look().await;
         }
         self.write_tallies().await;
+        if self.inner.parts.cluster.is_shared() {
+            drop(self.join_tallies(false).await);
+        }
     }
 
     /// Look at every open rollout once.
@@ -40,13 +50,14 @@ impl Rollouts {
         let snapshot = self.inner.parts.catalog.snapshot();
         let plugins: BTreeSet<&str> = snapshot.open().iter().map(|open| open.rollout.plugin.as_str()).collect();
         self.inner.parts.observer.only(&plugins, shadowing(snapshot.open()));
+        let leads = !snapshot.open().is_empty() && self.inner.parts.cluster.leads("rollouts").await;
         for open in snapshot.open() {
             let id = &open.rollout.id;
             if let Err(error) = self.watch(&open.rollout.plugin).await {
                 tracing::error!(rollout = id, %error, "who has the release can't be read");
                 continue;
             }
-            if let Err(error) = self.bring_on(open).await {
+            if leads && let Err(error) = self.bring_on(open).await {
                 tracing::error!(rollout = id, error = &error as &dyn std::error::Error, "the rollout stands still");
             }
         }
@@ -129,8 +140,58 @@ impl Rollouts {
         Ok((self.members(rollout, spec, &before).await?, tallies))
     }
 
+    /// What other instances' agents have, and how commands there ended.
+    async fn look_at_others(&self) {
+        let parts = &self.inner.parts;
+        let snapshot = parts.catalog.snapshot();
+        if let Err(error) = self.join_tallies(!snapshot.open().is_empty()).await {
+            tracing::warn!(%error, "what releases did can't be written or read; tried again");
+        }
+        if snapshot.open().is_empty() {
+            return;
+        }
+        let read = async {
+            let present = parts.store.present_agents().await?;
+            *self.elsewhere() = present.into_iter().filter(|(_, online)| *online).map(|(agent, _)| agent).collect();
+            for open in snapshot.open() {
+                let plugin = &open.rollout.plugin;
+                let known = parts.store.plugin_holders(plugin).await?;
+                parts.observer.renew(plugin, known, |agent| parts.hub.is_connected(agent));
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = read.await {
+            tracing::warn!(%error, "who has which release at other instances can't be read");
+        }
+    }
+
+    /// Add what was seen here to what all have seen, one instance at a time.
+    async fn join_tallies(&self, anyway: bool) -> Result<(), StoreError> {
+        let parts = &self.inner.parts;
+        let fresh = parts.observer.take_fresh();
+        if fresh.is_empty() && !anyway {
+            return Ok(());
+        }
+        let joined = async {
+            let _turn = parts.cluster.turn("tallies").await?;
+            let rows = parts.observer.join(parts.store.tallies().await?, &fresh);
+            if !rows.is_empty() {
+                parts.store.release(Change::Tallies(rows)).await?;
+            }
+            Ok(())
+        };
+        let done = joined.await;
+        if done.is_err() {
+            parts.observer.return_fresh(fresh);
+        }
+        done
+    }
+
     async fn write_tallies(&self) {
         let parts = &self.inner.parts;
+        if parts.cluster.is_shared() {
+            return;
+        }
         let changed = parts.observer.take_changed();
         if changed.is_empty() {
             return;

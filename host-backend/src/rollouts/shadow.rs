@@ -88,6 +88,19 @@ impl ShadowTally {
         self.skipped.values().sum()
     }
 
+    /// What another counted too, within the same bounds.
+    pub fn merge(&mut self, other: &Self) {
+        self.equal += other.equal;
+        self.departed += other.departed;
+        self.failed += other.failed;
+        for (reason, count) in &other.skipped {
+            let known = self.skipped.len() < MAX_REASONS || self.skipped.contains_key(reason);
+            *self.skipped.entry(if known { reason.clone() } else { OTHER.to_owned() }).or_default() += count;
+        }
+        let room = MAX_SAMPLES.saturating_sub(self.samples.len());
+        self.samples.extend(other.samples.iter().take(room).cloned());
+    }
+
     pub fn add(&mut self, agent: &AgentId, invocation: &InvocationId, shadow: &Shadow) {
         match shadow.verdict {
             Verdict::Equal => self.equal += 1,

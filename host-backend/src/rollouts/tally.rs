@@ -63,6 +63,17 @@ impl Tally {
         }
     }
 
+    /// What another counted too.
+    pub fn merge(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.failed += other.failed;
+        self.denied += other.denied;
+        self.cpu_us = self.cpu_us.saturating_add(other.cpu_us);
+        for (step, count) in &other.wall {
+            *self.wall.entry(*step).or_default() += count;
+        }
+    }
+
     /// The share of runs that failed; 0 without runs.
     #[must_use]
     pub fn failure_rate(&self) -> f64 {

@@ -4,6 +4,7 @@
 //!
 //! - [`model`], [`receipt`]: what is kept
 //! - [`write`]: every change; [`release`]: those of releases and rollouts
+//! - [`cluster`]: what several instances share
 //! - [`writer`]: the queue and the group commit
 //! - [`url`]: which engine, and where
 //! - [`sqlite`], [`postgres`]: the engines, each the only place of its SQL
@@ -12,6 +13,7 @@
 //! - [`copy`]: whole stores, for backups and moves between engines
 
 mod chains;
+pub mod cluster;
 mod columns;
 pub(crate) mod copy;
 mod ends;
@@ -303,6 +305,8 @@ writes! {
     /// `false`: it was not held.
     give_up(name: &str, holder: &str) -> bool =
         Op::GiveUp { name: name.to_owned(), holder: holder.to_owned() } => Answer::Done(done) => done;
+    /// A change to what instances share.
+    share(change: cluster::Change) -> cluster::Done = Op::Cluster(Box::new(change)) => Answer::Cluster(done) => done;
     /// Delete a bounded part of what is past the horizon; answers how many rows went.
     prune(horizon: Horizon) -> u64 = Op::Prune(horizon) => Answer::Pruned(rows) => rows;
     /// Write a row durably; answers what was written.
@@ -336,6 +340,19 @@ macro_rules! reads {
 }
 
 reads! {
+    /// What has changed since it was read last.
+    stamps() -> cluster::Stamps;
+    /// Who holds the agent's session.
+    session_owner(agent: &AgentId) -> Option<cluster::Owner>;
+    /// Sessions of the instance that somebody asks about.
+    challenged(instance: &str) -> Vec<(AgentId, u64)>;
+    /// What agents of this instance are owed: queued, or sent before that time; by agent,
+    /// after that one.
+    owed_here(instance: &str, sent_before_ms: u64, after: Option<&AgentId>) -> Vec<cluster::Owed>;
+    /// Agents of this instance for which something of the command is queued.
+    queued_here(instance: &str, command: &CommandId) -> Vec<AgentId>;
+    /// How far these are.
+    marks(commands: &[CommandId]) -> Vec<cluster::Mark>;
     agent(id: &AgentId) -> Option<Agent>;
     /// By id.
     agents(filter: &AgentFilter, page: &PageOf) -> Page<Agent>;

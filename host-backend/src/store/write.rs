@@ -225,6 +225,7 @@ pub enum Op {
         name: String,
         holder: String,
     },
+    Cluster(Box<super::cluster::Change>),
     Prune(Horizon),
     Probe {
         now_ms: u64,
@@ -319,6 +320,7 @@ pub enum Answer {
     /// Rows that went.
     Pruned(u64),
     Probed(u64),
+    Cluster(super::cluster::Done),
 }
 
 /// Which bytes of a release.

@@ -11,13 +11,39 @@ pub struct BackendUrl {
     pub host: String,
     pub port: u16,
     pub path: String,
+    /// Other instances of the same backend, of which any will do.
+    pub others: Vec<BackendUrl>,
 }
+
+/// Instances that one gateway may be told of.
+const MOST: usize = 16;
 
 /// SHA-256 of a SubjectPublicKeyInfo, as in RFC 7469.
 pub type Pin = [u8; 32];
 
 impl BackendUrl {
+    /// One address, or several separated by commas: instances of one backend.
     pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Self> {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        if parts.len() > MOST {
+            faults.add("backend_url", text, "names more than 16 instances", "name a few; any of them will do");
+            return None;
+        }
+        let mut urls = Vec::new();
+        for part in parts {
+            let url = Self::parse_one(part, faults)?;
+            if urls.contains(&url) {
+                faults.add("backend_url", text, "names an instance twice", "name each instance once");
+                return None;
+            }
+            urls.push(url);
+        }
+        let mut urls = urls.into_iter();
+        let first = urls.next()?;
+        Some(Self { others: urls.collect(), ..first })
+    }
+
+    fn parse_one(text: &str, faults: &mut Faults) -> Option<Self> {
         let mut fault = |problem: &str| {
             let mend = "write wss://HOST:PORT, for example wss://viworks.example.com:8081";
             faults.add("backend_url", text, problem, mend);
@@ -39,6 +65,7 @@ impl BackendUrl {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(443),
             path: path.to_owned(),
+            others: Vec::new(),
         })
     }
 
@@ -81,6 +108,23 @@ mod tests {
         for bad in
             ["ws://a.example.com", "https://a", "wss://", "wss://u@a.example.com", "wss://a:0", "wss://a?x=1", ""]
         {
+            let mut faults = Faults::default();
+            assert_eq!((BackendUrl::parse(bad, &mut faults), faults.iter().count()), (None, 1), "{bad}");
+        }
+    }
+
+    #[test]
+    fn several_instances_are_named_with_commas_each_once() {
+        let mut faults = Faults::default();
+        let url = BackendUrl::parse("wss://a.example.com, wss://b.example.com:8081", &mut faults).unwrap();
+        let others: Vec<_> = url.others.iter().map(BackendUrl::uri).collect();
+        assert_eq!(
+            (url.host.as_str(), &others[..]),
+            ("a.example.com", &["wss://b.example.com:8081/ws/agent".into()][..])
+        );
+        assert!(faults.is_empty(), "{faults}");
+        let many = vec!["wss://a.example.com"; MOST + 1].join(",");
+        for bad in ["wss://a,", "wss://a,ws://b", "wss://a, wss://a", &many] {
             let mut faults = Faults::default();
             assert_eq!((BackendUrl::parse(bad, &mut faults), faults.iter().count()), (None, 1), "{bad}");
         }

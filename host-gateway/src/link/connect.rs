@@ -3,6 +3,7 @@
 //! name, or does not hold a pinned key: chain *and* pin.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -33,6 +34,10 @@ const BUFFER: usize = 16 * 1024;
 pub struct Connector {
     url: BackendUrl,
     name: ServerName<'static>,
+    /// Other instances of the backend.
+    others: Vec<(BackendUrl, ServerName<'static>)>,
+    /// Whose turn it is. Gateways begin anywhere, so that a fleet spreads over the instances.
+    turn: AtomicUsize,
     tls: Arc<ClientConfig>,
 }
 
@@ -113,8 +118,13 @@ impl Connector {
             .map_err(ConnectError::Credentials)?;
         // Each session proves both certificates anew.
         tls.resumption = Resumption::disabled();
-        let name = ServerName::try_from(url.host.clone()).map_err(|_| ConnectError::Name(url.host.clone()))?;
-        Ok(Self { url: url.clone(), name, tls: Arc::new(tls) })
+        let name_of =
+            |url: &BackendUrl| ServerName::try_from(url.host.clone()).map_err(|_| ConnectError::Name(url.host.clone()));
+        let name = name_of(url)?;
+        let others = url.others.iter().map(|url| Ok((url.clone(), name_of(url)?)));
+        let others = others.collect::<Result<Vec<_>, ConnectError>>()?;
+        let turn = AtomicUsize::new(rand::random_range(0..=others.len()));
+        Ok(Self { url: url.clone(), name, others, turn, tls: Arc::new(tls) })
     }
 
     /// # Errors
@@ -124,13 +134,16 @@ impl Connector {
     }
 
     async fn steps(&self) -> Result<Socket, ConnectError> {
-        let address = (self.url.host.as_str(), self.url.port);
-        let tcp = TcpStream::connect(address).await;
-        let tcp = tcp.map_err(|e| ConnectError::Tcp(format!("{}:{}", self.url.host, self.url.port), e))?;
+        // Whatever becomes of it, the next attempt is another instance's.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        let first = (&self.url, &self.name);
+        let (url, name) = turn.checked_sub(1).and_then(|n| self.others.get(n)).map_or(first, |(url, name)| (url, name));
+        let tcp = TcpStream::connect((url.host.as_str(), url.port)).await;
+        let tcp = tcp.map_err(|e| ConnectError::Tcp(format!("{}:{}", url.host, url.port), e))?;
         // Small frames that someone waits for.
         tcp.set_nodelay(true).map_err(ConnectError::Tls)?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let tls = connector.connect(self.name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+        let tls = connector.connect(name.clone(), tcp).await.map_err(ConnectError::Tls)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
@@ -138,7 +151,7 @@ impl Connector {
             .max_message_size(Some(MAX_FRAME))
             .max_frame_size(Some(MAX_FRAME));
         let (socket, _) =
-            tokio_tungstenite::client_async_with_config(self.url.uri(), tls, Some(config)).await.map_err(refused)?;
+            tokio_tungstenite::client_async_with_config(url.uri(), tls, Some(config)).await.map_err(refused)?;
         Ok(socket)
     }
 }

@@ -2,8 +2,8 @@
 //! One file a story; each test has a cluster of its own.
 
 mod approvals;
-mod brokered;
 mod backup;
+mod brokered;
 mod contract;
 mod crash;
 mod delivery;
@@ -27,6 +27,7 @@ mod recovery;
 mod replay;
 mod rollouts;
 mod runbooks;
+mod several;
 mod shadow;
 mod simulated;
 mod undo;

@@ -35,6 +35,7 @@ tried! {
     revoke_plugin: "revoke-plugin",
     rollback: "rollback",
     upgrade: "upgrade",
+    several_backends: "several-backends",
 }
 
 fn tried(page: &str) -> Result {

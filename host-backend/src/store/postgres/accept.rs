@@ -142,8 +142,13 @@ pub(super) async fn claim(
 ) -> Result<Claimed, StoreError> {
     let ids: Vec<&str> = invocations.iter().map(InvocationId::as_str).collect();
     let claimed = sqlx::query(
-        "UPDATE invocations SET state = 'sent', sent_ms = $1 WHERE id = ANY($2) AND state = 'queued'
-         RETURNING command, id",
+        // Of a batch as many as have room: the commands are held, others claim of them later.
+        "UPDATE invocations SET state = 'sent', sent_ms = $1
+         WHERE id IN (SELECT id FROM (SELECT i.id, c.batch - c.sent - c.running AS room,
+                 row_number() OVER (PARTITION BY i.command ORDER BY i.ordinal) AS n
+             FROM invocations AS i JOIN commands AS c ON c.n = i.command
+             WHERE i.id = ANY($2) AND i.state = 'queued') AS w WHERE room IS NULL OR n <= room)
+         AND state = 'queued' RETURNING command, id",
     )
     .bind(int(now_ms))
     .bind(ids)

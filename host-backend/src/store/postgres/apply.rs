@@ -5,7 +5,8 @@ use sqlx::PgConnection;
 use viworks_protocol::id::{CommandId, InvocationId};
 
 use super::{
-    accept, agents, approvals, expiry, failed, leases, ledger, plugins, prune, receipts, releases, settle, telemetry,
+    accept, agents, approvals, cluster, expiry, failed, leases, ledger, plugins, prune, receipts, releases, settle,
+    telemetry,
 };
 use crate::store::StoreError;
 use crate::store::gather::{Gathered, gather};
@@ -78,6 +79,7 @@ pub(super) async fn op(conn: &mut PgConnection, op: &Op) -> Result<Answer, Store
         Op::Leave { instance } => Answer::Done(leases::leave(conn, instance).await?),
         Op::Lease { name, holder, ttl_ms } => Answer::Done(leases::lease(conn, name, holder, *ttl_ms).await?),
         Op::GiveUp { name, holder } => Answer::Done(leases::give_up(conn, name, holder).await?),
+        Op::Cluster(change) => Answer::Cluster(cluster::apply(conn, change).await?),
         Op::Prune(horizon) => Answer::Pruned(prune::prune(conn, horizon).await?),
         Op::Probe { now_ms } => Answer::Probed(ledger::probe(conn, *now_ms).await?),
         Op::Flush => Answer::Done(true),

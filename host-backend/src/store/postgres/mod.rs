@@ -7,6 +7,7 @@ mod accept;
 mod agents;
 mod apply;
 mod approvals;
+mod cluster;
 mod commands;
 mod connection;
 pub(super) mod copy;

@@ -135,8 +135,12 @@ pub(super) async fn claim(
     now_ms: u64,
 ) -> Result<Claimed, StoreError> {
     let claimed = sqlx::query(
+        // Of a batch as many as have room: others may claim of it too.
         "UPDATE invocations SET state = 'sent', sent_ms = ?1
-         WHERE id IN (SELECT value FROM json_each(?2)) AND state = 'queued'
+         WHERE id IN (SELECT id FROM (SELECT i.id, c.batch - c.sent - c.running AS room,
+                 row_number() OVER (PARTITION BY i.command ORDER BY i.ordinal) AS n
+             FROM json_each(?2) AS j CROSS JOIN invocations AS i ON i.id = j.value AND i.state = 'queued'
+             CROSS JOIN commands AS c ON c.n = i.command) WHERE room IS NULL OR n <= room)
          RETURNING command, id",
     )
     .bind(int(now_ms))

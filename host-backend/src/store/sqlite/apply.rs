@@ -4,7 +4,7 @@
 use sqlx::SqliteConnection;
 
 use super::{
-    accept, agents, approvals, expiry, leases, ledger, plugins, prune, receipts, releases, settle, settle_one,
+    accept, agents, approvals, cluster, expiry, leases, ledger, plugins, prune, receipts, releases, settle, settle_one,
     telemetry,
 };
 use crate::store::StoreError;
@@ -68,6 +68,7 @@ pub(super) async fn op(conn: &mut SqliteConnection, op: &Op) -> Result<Answer, S
         Op::Leave { instance } => Answer::Done(leases::leave(conn, instance).await?),
         Op::Lease { name, holder, ttl_ms } => Answer::Done(leases::lease(conn, name, holder, *ttl_ms).await?),
         Op::GiveUp { name, holder } => Answer::Done(leases::give_up(conn, name, holder).await?),
+        Op::Cluster(change) => Answer::Cluster(cluster::apply(conn, change).await?),
         Op::Prune(horizon) => Answer::Pruned(prune::prune(conn, horizon).await?),
         Op::Probe { now_ms } => Answer::Probed(ledger::probe(conn, *now_ms).await?),
         Op::Flush => Answer::Done(true),

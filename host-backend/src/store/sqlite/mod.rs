@@ -5,6 +5,7 @@ mod accept;
 mod agents;
 mod apply;
 mod approvals;
+mod cluster;
 mod commands;
 pub(super) mod copy;
 mod expiry;
