@@ -4,6 +4,8 @@
 #[path = "../../tests/src/postgres.rs"]
 #[allow(dead_code, reason = "the end-to-end tests use the rest of it")]
 pub(crate) mod postgres;
+#[path = "../../tests/src/redis.rs"]
+pub(crate) mod redis;
 
 use serde_json::json;
 use std::collections::BTreeMap;

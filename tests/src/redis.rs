@@ -7,9 +7,7 @@ use std::io::{Error, Result};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
-
-use crate::program::{eventually, run};
+use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -52,7 +50,14 @@ impl Server {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         *keeper = Some(command.spawn()?);
         drop(keeper);
-        eventually("Redis answers", SOON, || Ok((self.cli(&["PING"])?.trim() == "PONG").then_some(())))
+        let until = Instant::now() + SOON;
+        while self.cli(&["PING"]).ok().is_none_or(|answer| answer.trim() != "PONG") {
+            if Instant::now() > until {
+                return Err(Error::other("Redis does not come up"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// End it at once: its clients' connections break.
@@ -81,9 +86,9 @@ impl Server {
     /// # Errors
     /// With what it said.
     pub fn cli(&self, args: &[&str]) -> Result<String> {
-        let socket = self.socket();
-        let connection = ["-s".as_ref(), socket.as_os_str()];
-        run("/usr/bin/redis-cli".as_ref(), connection.into_iter().chain(args.iter().map(std::ffi::OsStr::new)))
+        let output = Command::new("redis-cli").arg("-s").arg(self.socket()).args(args).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() { Ok(text) } else { Err(Error::other(text)) }
     }
 }
 

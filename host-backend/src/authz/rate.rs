@@ -26,7 +26,13 @@ struct Bucket {
 impl RateLimit {
     #[must_use]
     pub fn new(rate: u32, burst: u32) -> Self {
-        Self { rate: f64::from(rate.max(1)), burst: f64::from(burst.max(1)), buckets: Mutex::default() }
+        Self::of_period(Duration::from_secs(1) / rate.max(1), burst)
+    }
+
+    /// One request every `period`.
+    #[must_use]
+    pub fn of_period(period: Duration, burst: u32) -> Self {
+        Self { rate: 1.0 / period.as_secs_f64(), burst: f64::from(burst.max(1)), buckets: Mutex::default() }
     }
 
     /// Take one request of `name`'s.

@@ -37,14 +37,21 @@ pub struct Limit {
     /// For an instance alone, and while Redis is gone.
     here: RateLimit,
     cluster: Cluster,
-    rate: u32,
+    /// Between two requests, on average.
+    period: Duration,
     burst: u32,
 }
 
 impl Limit {
     #[must_use]
     pub fn new(cluster: Cluster, rate: u32, burst: u32) -> Self {
-        Self { here: RateLimit::new(rate, burst), cluster, rate: rate.max(1), burst: burst.max(1) }
+        Self::of_period(cluster, Duration::from_secs(1) / rate.max(1), burst)
+    }
+
+    /// One request every `period`.
+    #[must_use]
+    pub fn of_period(cluster: Cluster, period: Duration, burst: u32) -> Self {
+        Self { here: RateLimit::of_period(period, burst), cluster, period, burst: burst.max(1) }
     }
 
     /// Take one request of `name`'s.
@@ -70,7 +77,7 @@ impl Limit {
         // Names are operators' own text: hashed, they have one length and no surprises.
         let key = link.key(&format!("rate:{}", hex::encode(&Sha256::digest(name)[..16])));
         let mut call = TAKE.key(key);
-        let call = call.arg(1_000_000.0 / f64::from(self.rate)).arg(self.burst);
+        let call = call.arg(self.period.as_secs_f64() * 1e6).arg(self.burst);
         match tokio::time::timeout(WITHIN, call.invoke_async::<u64>(&mut connection)).await {
             Ok(Ok(wait_us)) => return Some(wait_us),
             Ok(Err(error)) => link.failed(&error),

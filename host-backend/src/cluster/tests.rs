@@ -1,6 +1,8 @@
 //! Two instances over one store, without Redis: what they do for each other by looking
 //! into the store alone.
 
+mod redis;
+
 use std::time::Duration;
 use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::outcome::Outcome;
