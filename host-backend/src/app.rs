@@ -18,12 +18,13 @@ use crate::cluster::{self, Cluster};
 use crate::config::Config;
 use crate::dispatch::Engine;
 use crate::edge::{Admission, Limits};
-use crate::health::Kept;
+use crate::health::{Kept, Readiness};
 use crate::hub::{self, Files, Hub, Port, Tls};
 use crate::metrics::Metrics;
 use crate::repository::oci::Registries;
 use crate::repository::{self, Releases, Repository};
 use crate::rollouts::{self, Observer, Rollouts};
+use crate::spans::{Exporter, Tracer};
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::{api, backup, chores, keys};
@@ -47,9 +48,14 @@ pub struct AppState {
     pub telemetry: Telemetry,
     pub metrics: Metrics,
     pub background: Background,
+    pub ready: Readiness,
+    pub tracer: Tracer,
+    exporter: Option<Exporter>,
     /// Of the agents' port, once it was started.
     pub(crate) admission: Arc<OnceLock<Admission>>,
     pub(crate) kept_health: Kept,
+    /// Of the agents' port, once it was started.
+    pub(crate) tls: Arc<OnceLock<Arc<Tls>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +148,11 @@ impl AppState {
         let registries = Registries::new(config.registries.clone());
         let releases = Releases { catalog: catalog.clone(), repository, registries };
         let config = Arc::new(config);
-        let kept_health = Kept::default();
+        let (kept_health, tls) = (Kept::default(), Arc::default());
+        let traces = config.otlp_endpoint.clone().map(|to| Tracer::new(config.trace_sample, to, metrics.clone()));
+        let (tracer, exporter) = traces.unzip();
+        let tracer = tracer.unwrap_or_default();
+        let ready = Readiness::new(store.clone(), clock.clone());
         Ok(Self {
             config,
             clock,
@@ -156,8 +166,12 @@ impl AppState {
             telemetry,
             metrics,
             background,
+            ready,
+            tracer,
+            exporter,
             admission: Arc::default(),
             kept_health,
+            tls,
         })
     }
 
@@ -252,6 +266,14 @@ pub async fn run(config: Config) -> Result<bool, AppError> {
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping");
+    state.ready.drain();
+    // Served as ever meanwhile: whoever sends requests here learns not to from `/health/ready`.
+    let notice = tokio::time::sleep(Duration::from_secs(state.config.drain_notice_secs));
+    tokio::select! {
+        () = notice => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     let clean = state.stop().await;
     tracing::info!(clean, "stopped");
     Ok(clean)
@@ -312,6 +334,8 @@ impl AppState {
     pub async fn start(&self, tls: Arc<Tls>) -> Result<(SocketAddr, SocketAddr), AppError> {
         let (api_socket, api) = listen("the API's address", self.config.api_listen).await?;
         let (agents_socket, agents) = listen("the agents' address", self.config.agents_listen).await?;
+        // Set once: an instance starts once.
+        let _ = self.tls.set(tls.clone());
         let (header_socket, header) = match self.config.agents_header_listen {
             None => (None, None),
             Some(address) => {
@@ -321,6 +345,7 @@ impl AppState {
         };
         let port = Arc::new(Port {
             hub: self.hub.clone(),
+            ready: self.ready.clone(),
             cluster: self.cluster.clone(),
             tls,
             engine: self.engine.clone(),
@@ -366,6 +391,10 @@ impl AppState {
         });
         let state = self.clone();
         background.supervise("rollouts", move || state.rollouts.clone().run(state.background.token().clone()));
+        if let Some(exporter) = self.exporter.clone() {
+            let stop = background.token().clone();
+            background.supervise("traces", move || exporter.clone().run(stop.clone()));
+        }
         if let Some(repository) = self.releases.repository.clone() {
             let stop = background.token().clone();
             background.supervise("repository", move || repository.clone().run(stop.clone()));

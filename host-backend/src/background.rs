@@ -89,6 +89,13 @@ impl Background {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
     }
 
+    /// Tasks that have fallen and wait to be started again.
+    #[must_use]
+    pub fn not_running(&self) -> Vec<&'static str> {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.iter().filter(|(_, state)| **state == TaskState::Fallen).map(|(name, _)| *name).collect()
+    }
+
     /// Stop everything; `false` when something was left running at the deadline.
     pub async fn stop(&self, within: Duration) -> bool {
         self.stop.cancel();

@@ -112,6 +112,7 @@ async fn post(state: &AppState, schedule: &Schedule, slot_secs: u64) -> Result<(
         expires_in_secs: Some(schedule.every_secs.min(crate::dispatch::MAX_EXPIRY_SECS)),
         batch: None,
         idempotency_key: Some(key),
+        trace: None,
     };
     let accepted = state.engine.accept(request).await.map_err(|e| e.to_string())?;
     if accepted.replayed {

@@ -2,16 +2,15 @@
 //! standard output, everything else to standard error.
 
 use clap::{Args, Parser, Subcommand};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 use crate::app::{self, AppError};
 use crate::authz::NewToken;
 use crate::backup::{self, BackupCommand, CommandError};
 use crate::clock::{Clock, rfc3339};
-use crate::config::{Config, Fault, Faults, LogFormat};
+use crate::config::{Config, Fault, Faults};
 use crate::hub::Tls;
 use crate::keys;
 use crate::store::model::{AuditEntry, Decision, PageOf, Role, Token};
@@ -97,7 +96,7 @@ impl Cli {
         match self.command {
             Command::Run(at) => {
                 let config = at.load()?;
-                log(config.log_format);
+                crate::log::init(config.log_format, None);
                 Ok(if app::run(config).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             Command::Check(at) => check(at.load()),
@@ -116,18 +115,6 @@ impl Cli {
 impl At {
     fn load(&self) -> Result<Config, Faults> {
         Config::load(self.config.as_deref())
-    }
-}
-
-/// Text on a terminal, JSON lines elsewhere, unless configured; `RUST_LOG` filters.
-fn log(format: Option<LogFormat>) {
-    let json = format.map_or_else(|| !io::stderr().is_terminal(), |format| format == LogFormat::Json);
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    if json {
-        builder.json().flatten_event(true).init();
-    } else {
-        builder.init();
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::cluster::RedisUrl;
 use crate::edge::Nets;
 use crate::repository::oci::Registry;
+use crate::spans::Endpoint;
 use crate::store::url::{DatabaseUrl, StoreUrl};
 
 const ENV: &str = "VIW_BACKEND_";
@@ -99,10 +100,16 @@ pub struct Config {
     pub undo_hours: u64,
     /// Off when absent.
     pub cleanup_containers_schedule: Option<Schedule>,
-    /// `json` or `text`; by default JSON where standard error is no terminal.
+    /// `json`, `text` or `ecs`; by default JSON where standard error is no terminal.
     pub log_format: Option<LogFormat>,
+    /// The collector that traces go to, `http://host:port`; no traces without one.
+    pub otlp_endpoint: Option<Endpoint>,
+    /// The share of requests that is traced where the client does not say.
+    pub trace_sample: f64,
     /// Background work is given so long to end after SIGTERM.
     pub drain_secs: u64,
+    /// Before that it is not ready for so long, and serves as ever: load balancers look elsewhere.
+    pub drain_notice_secs: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -110,6 +117,8 @@ pub struct Config {
 pub enum LogFormat {
     Json,
     Text,
+    /// JSON in the Elastic Common Schema, audit entries too.
+    Ecs,
 }
 
 /// An ordinary command, posted by the backend itself every so often.
@@ -183,7 +192,10 @@ impl Default for Config {
             api_burst: 4_000,
             cleanup_containers_schedule: None,
             log_format: None,
+            otlp_endpoint: None,
+            trace_sample: 0.01,
             drain_secs: 20,
+            drain_notice_secs: 0,
         }
     }
 }
@@ -248,6 +260,10 @@ impl Config {
     }
 
     fn ranges(&self, faults: &mut Vec<Fault>) {
+        if !(0.0..=1.0).contains(&self.trace_sample) {
+            let message = format!("{} is not within 0 to 1", self.trace_sample);
+            faults.push(Fault { key: "trace_sample".to_owned(), message });
+        }
         let mut within = |key: &str, value: u64, low: u64, high: u64| {
             if !(low..=high).contains(&value) {
                 faults.push(Fault { key: key.to_owned(), message: format!("{value} is not within {low} to {high}") });
@@ -278,6 +294,7 @@ impl Config {
         within("undo_hours", self.undo_hours, 1, 8_760);
         within("result_grace_secs", u64::from(self.result_grace_secs), 0, 86_400);
         within("drain_secs", self.drain_secs, 1, 600);
+        within("drain_notice_secs", self.drain_notice_secs, 0, 300);
         if let Some(schedule) = &self.cleanup_containers_schedule {
             within("cleanup_containers_schedule.every_secs", schedule.every_secs, 60, 31_536_000);
             if schedule.labels.is_empty() && schedule.site.is_none() && !schedule.all {
@@ -415,7 +432,10 @@ const KEYS: &[&str] = &[
     "undo_hours",
     "cleanup_containers_schedule",
     "log_format",
+    "otlp_endpoint",
+    "trace_sample",
     "drain_secs",
+    "drain_notice_secs",
 ];
 
 fn parse(text: &str) -> Result<toml::Table, String> {
@@ -429,6 +449,10 @@ fn from_env(text: &str) -> toml::Value {
     }
     if let Ok(number) = text.parse::<i64>() {
         return toml::Value::Integer(number);
+    }
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    if plain && let Ok(share) = text.parse::<f64>() {
+        return toml::Value::Float(share);
     }
     let table = text.trim_start().starts_with('{').then(|| parse(&format!("value = {text}")).ok()).flatten();
     table.and_then(|mut t| t.remove("value")).unwrap_or_else(|| toml::Value::String(text.to_owned()))
@@ -455,11 +479,14 @@ mod tests {
                 ("VIW_BACKEND_SLOTS", "9"),
                 ("VIW_BACKEND_API_LISTEN", "127.0.0.1:0"),
                 ("VIW_BACKEND_LOG_FORMAT", "json"),
+                ("VIW_BACKEND_TRACE_SAMPLE", "0.25"),
+                ("VIW_BACKEND_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
             ],
         );
         let Ok(config) = config else { panic!("{config:?}") };
         assert_eq!((config.slots, config.heartbeat_secs, config.api_listen.port()), (9, 5, 0));
         assert_eq!(config.log_format, Some(LogFormat::Json));
+        assert!((config.trace_sample - 0.25).abs() < 1e-9 && config.otlp_endpoint.is_some());
     }
 
     #[test]

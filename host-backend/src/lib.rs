@@ -13,6 +13,7 @@
 //! - [`telemetry`]: samples into the store
 //! - [`store`]: everything durable
 //! - [`background`]: tasks that are started again when they fall, and stopped in time
+//! - [`spans`]: traces of sampled requests
 //! - [`health`]: what works and what does not
 //! - [`app`]: all of it put together
 
@@ -32,9 +33,11 @@ pub mod edge;
 pub mod health;
 pub mod hub;
 pub mod keys;
+pub mod log;
 pub mod metrics;
 pub mod repository;
 pub mod rollouts;
+pub mod spans;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

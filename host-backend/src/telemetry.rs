@@ -31,6 +31,7 @@ pub struct Telemetry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TelemetryStatus {
     pub queued: usize,
+    pub capacity: usize,
     /// When a sample was last dropped; 0 if none was.
     pub dropped_ms: u64,
 }
@@ -54,6 +55,7 @@ impl Telemetry {
     pub fn status(&self) -> TelemetryStatus {
         TelemetryStatus {
             queued: self.queue.max_capacity() - self.queue.capacity(),
+            capacity: self.queue.max_capacity(),
             dropped_ms: self.dropped_ms.load(Ordering::Relaxed),
         }
     }

@@ -101,6 +101,7 @@ pub(crate) fn report(outcome: Outcome) -> Report {
         shadow: None,
         log: Vec::new(),
         log_truncated: false,
+        timings: Vec::new(),
         cost: Cost::default(),
         started_ms: 1,
         finished_ms: 2,
@@ -310,6 +311,7 @@ impl World {
             expires_in_secs: Some(60),
             batch: None,
             idempotency_key: None,
+            trace: None,
         }
     }
 
@@ -358,7 +360,7 @@ impl Peer {
 
     /// The invocation that this frame orders.
     pub(crate) fn verified(&self, world: &World, frame: BackendFrame) -> InvocationId {
-        let BackendFrame::Invoke { proof, order } = frame else { panic!("an invoke frame, not {frame:?}") };
+        let BackendFrame::Invoke { proof, order, .. } = frame else { panic!("an invoke frame, not {frame:?}") };
         let keys = [world.key.public()];
         let now = world.clock.now_ms();
         let verified = viworks_protocol::warrant::verify(&order, &proof, &keys, &self.session.agent, now);

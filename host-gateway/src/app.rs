@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use viworks_protocol::ecs;
 
 use crate::audit::Audit;
 use crate::broker::{self, Client};
@@ -25,6 +26,7 @@ use crate::executor::{Executor, ExecutorConfig};
 use crate::host::{Host, Reach};
 use crate::journal::{Journal, JournalError};
 use crate::link::{ConnectError, DELIVERIES, Delivery, INCOMING, Link, Outgoing, Phase, Supply};
+use crate::log::Format;
 use crate::memory;
 use crate::plugins::{Plugins, Registry, Rules, StoreError};
 use crate::process::orphans;
@@ -93,7 +95,10 @@ pub fn prepare(config: &Config) -> Result<Audit, StartError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|e| StartError::StateDir(dir.clone(), e))?;
     let audit = Audit::open(&config.audit_log).map_err(|e| StartError::Audit(config.audit_log.clone(), e))?;
-    crate::log::init(config.json_log, &audit).map_err(|e| StartError::Log(e.into()))?;
+    let (name, version, node) = ("viworks-gateway", env!("CARGO_PKG_VERSION"), Some(config.agent.to_string()));
+    let service = ecs::Service { name, version, node };
+    let audit = if config.log_format == Some(Format::Ecs) { audit.in_ecs(service.clone()) } else { audit };
+    crate::log::init(config.log_format, &service, &audit).map_err(|e| StartError::Log(e.into()))?;
     Ok(audit)
 }
 

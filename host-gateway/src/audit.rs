@@ -8,7 +8,7 @@ use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -17,6 +17,7 @@ use time::macros::format_description;
 use tokio::sync::{mpsc, oneshot};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer};
+use viworks_protocol::ecs;
 
 /// The target of events that belong into the audit log.
 pub const TARGET: &str = "audit";
@@ -33,6 +34,10 @@ const MAX_FILES: u32 = 8;
 pub struct Audit {
     requests: mpsc::Sender<Request>,
     dropped: Arc<AtomicU64>,
+    /// The last attempt to write failed.
+    failing: Arc<AtomicBool>,
+    /// Lines in the Elastic Common Schema, by this service.
+    ecs: Option<Arc<ecs::Service>>,
 }
 
 #[derive(Debug)]
@@ -55,14 +60,27 @@ impl Audit {
         let (requests, waiting) = mpsc::channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
+        let failing = Arc::clone(&log.failing);
         std::thread::Builder::new().name("audit".into()).spawn(move || log.serve(waiting, &counter))?;
-        Ok(Self { requests, dropped })
+        Ok(Self { requests, dropped, failing, ecs: None })
     }
 
     /// The layer that files audit events, whatever the log filter says.
     #[must_use]
     pub fn layer(&self) -> AuditLayer {
         AuditLayer { audit: self.clone() }
+    }
+
+    /// Lines in the Elastic Common Schema from now on.
+    #[must_use]
+    pub fn in_ecs(self, service: ecs::Service) -> Self {
+        Self { ecs: Some(Arc::new(service)), ..self }
+    }
+
+    /// Whether the log can't be written just now.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Records that were lost since the start: the queue was full, or the disk.
@@ -104,8 +122,15 @@ impl<S: tracing::Subscriber> Layer<S> for AuditLayer {
         if event.metadata().target() != TARGET {
             return;
         }
-        let mut record = Map::new();
-        record.insert("at".into(), Value::String(rfc3339(OffsetDateTime::now_utc())));
+        let (at, mut record) = (rfc3339(OffsetDateTime::now_utc()), Map::new());
+        if let Some(service) = &self.audit.ecs {
+            event.record(&mut Fields(&mut record));
+            let mut line = service.line(&at, event.metadata().level().as_str(), TARGET);
+            record.into_iter().for_each(|(field, value)| line.field(&field, value));
+            self.audit.record(&line.into_map());
+            return;
+        }
+        record.insert("at".into(), Value::String(at));
         event.record(&mut Fields(&mut record));
         self.audit.record(&record);
     }
@@ -156,14 +181,14 @@ struct Log {
     bytes: u64,
     max_bytes: u64,
     max_files: u32,
-    failing: bool,
+    failing: Arc<AtomicBool>,
 }
 
 impl Log {
     fn open(path: PathBuf, max_bytes: u64, max_files: u32) -> std::io::Result<Self> {
         let file = open_private(&path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { path, file: BufWriter::new(file), bytes, max_bytes, max_files, failing: false })
+        Ok(Self { path, file: BufWriter::new(file), bytes, max_bytes, max_files, failing: Arc::default() })
     }
 
     fn serve(&mut self, mut requests: mpsc::Receiver<Request>, dropped: &AtomicU64) {
@@ -197,10 +222,10 @@ impl Log {
     /// A failing disk loses records, counted, and is logged once.
     fn count(&mut self, work: impl FnOnce(&mut Self) -> std::io::Result<()>, dropped: &AtomicU64) {
         match work(self) {
-            Ok(()) => self.failing = false,
+            Ok(()) => self.failing.store(false, Ordering::Relaxed),
             Err(error) => {
                 dropped.fetch_add(1, Ordering::Relaxed);
-                if !std::mem::replace(&mut self.failing, true) {
+                if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::error!(path = %self.path.display(), %error, "the audit log can't be written");
                 }
             }
@@ -277,6 +302,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn in_the_common_schema_where_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let service = ecs::Service { name: "viworks-gateway", version: "0", node: Some("web-01".into()) };
+        let audit = Audit::open(&path).unwrap().in_ecs(service);
+        let subscriber = tracing_subscriber::registry().with(audit.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "audit", decision = "refused", rule = "warrant", invocation = "inv-1", "order");
+        });
+        audit.flush(Duration::from_secs(5)).await;
+        let line = &lines(&path)[0];
+        assert_eq!((&line["event.action"], &line["event.outcome"]), (&"order".into(), &"failure".into()));
+        assert_eq!((&line["event.dataset"], &line["service.node.name"]), (&"viworks.audit".into(), &"web-01".into()));
+        assert_eq!((&line["message"], &line["labels"]["invocation"]), (&"order".into(), &"inv-1".into()));
+    }
+
+    #[tokio::test]
     async fn turns_over_within_its_bounds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
@@ -296,7 +338,7 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         let mut log = Log::open(path.clone(), MAX_BYTES, 1).unwrap();
         let (requests, waiting) = mpsc::channel(1);
-        let audit = Audit { requests, dropped: Arc::new(AtomicU64::new(0)) };
+        let audit = Audit { requests, dropped: Arc::default(), failing: Arc::default(), ecs: None };
         for n in 0..3 {
             audit.record(&Map::from_iter([("n".to_owned(), n.into())]));
         }

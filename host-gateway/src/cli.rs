@@ -53,6 +53,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write the running gateway's metrics; exits 2 if none answers.
+    Metrics {
+        /// The status socket; else the configuration's.
+        #[arg(long)]
+        socket: Option<PathBuf>,
+        /// The configuration file that names the socket.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// A file to replace whole, for node_exporter's textfile collector; else standard output.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Run a recorded invocation against a component, on any machine; exits 1 if it departs,
     /// 2 if it can't be run.
     Replay {
@@ -182,6 +194,35 @@ pub async fn status(socket: Option<PathBuf>, config: Option<PathBuf>, json: bool
     }
 }
 
+/// `metrics`
+pub async fn metrics(socket: Option<PathBuf>, config: Option<PathBuf>, out: Option<PathBuf>) -> ExitCode {
+    let socket = socket.unwrap_or_else(|| Config::status_socket(config.as_deref(), &process_env()));
+    let written = match status::metrics_of(&socket).await {
+        Ok(text) => match out {
+            None => {
+                print(text.trim_end());
+                Ok(())
+            }
+            // Renamed into place: the collector never reads half of it.
+            Some(file) => {
+                let part = file.with_extension("part");
+                std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &file))
+            }
+        },
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(2);
+        }
+    };
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// `replay`
 pub async fn replay(file: PathBuf, plugin: PathBuf, json: bool) -> ExitCode {
     match replayed(&file, &plugin).await {
@@ -235,6 +276,9 @@ fn shown(health: &Health) -> String {
     lines.extend(health.policy.fault.as_ref().map(|fault| format!("  policy    refused, the old one stays: {fault}")));
     if let Some(fault) = &health.journal.fault {
         lines.push(format!("  journal   {fault}: verbs that change the host are refused"));
+    }
+    for (name, service) in health.services.iter().filter(|(_, service)| !service.is_healthy()) {
+        lines.push(format!("  {name:<9} degraded: {}", service.detail.as_deref().unwrap_or("?")));
     }
     for plugin in &health.plugins {
         let state = match plugin.state {

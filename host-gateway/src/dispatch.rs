@@ -20,9 +20,9 @@ pub async fn incoming(
 ) {
     while let Some(incoming) = heard.recv().await {
         let delivery = match incoming {
-            Incoming::Run(warrant) => {
+            Incoming::Run(warrant, trace) => {
                 let invocation = warrant.invocation().clone();
-                if let Err(error) = executor.submit(*warrant) {
+                if let Err(error) = executor.submit_traced(*warrant, trace) {
                     tracing::warn!(target: "audit", decision = "refused", %invocation, rule = "executor", %error, "order");
                 }
                 continue;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             Command::Hold { state_dir, seconds } => cli::hold(state_dir, seconds).await,
             Command::Replay { file, plugin, json } => cli::replay(file, plugin, json).await,
             Command::Policy { command } => policy::run(command),
+            Command::Metrics { socket, config, out } => cli::metrics(socket, config, out).await,
             Command::Status { socket, config, json } => cli::status(socket, config, json).await,
         }
     });

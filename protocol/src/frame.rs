@@ -10,6 +10,7 @@ use crate::id::{AgentId, InvocationId};
 use crate::merkle::Proof;
 use crate::outcome::Report;
 use crate::telemetry::Sample;
+use crate::trace::TraceContext;
 use crate::warrant::Order;
 
 /// No frame of either sender is larger.
@@ -124,6 +125,9 @@ pub enum BackendFrame {
     Invoke {
         proof: Proof,
         order: Order,
+        /// A `traceparent`, where this invocation is traced ([`crate::trace`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<String>,
     },
     Cancel {
         invocation: InvocationId,
@@ -170,9 +174,15 @@ pub struct PluginOffer {
 ///
 /// # Errors
 /// When the proof can't be written as JSON, which does not happen.
-pub fn invoke_frame(proof: &Proof, order_json: &str) -> Result<String, serde_json::Error> {
+pub fn invoke_frame(
+    proof: &Proof,
+    order_json: &str,
+    trace: Option<&TraceContext>,
+) -> Result<String, serde_json::Error> {
     let proof = serde_json::to_string(proof)?;
-    Ok(format!(r#"{{"invoke":{{"proof":{proof},"order":{order_json}}}}}"#))
+    // Its text has nothing that JSON escapes.
+    let trace = trace.map(|trace| format!(r#","trace":"{trace}""#)).unwrap_or_default();
+    Ok(format!(r#"{{"invoke":{{"proof":{proof},"order":{order_json}{trace}}}}}"#))
 }
 
 /// The bounds of one kind of frame: bytes each, and how many a minute.
@@ -245,13 +255,17 @@ mod tests {
     fn the_written_invoke_frame_parses() {
         let proof = Proof { index: 0, count: 1, siblings: vec![] };
         let order = r#"{"warrant":{"payloadType":"t","payload":"","signatures":[]},"args":{"a":1}}"#;
-        let text = invoke_frame(&proof, order).unwrap_or_default();
-        match serde_json::from_str(&text) {
-            Ok(BackendFrame::Invoke { proof: p, order }) => {
-                assert_eq!(p, proof);
-                assert_eq!(order.args.get(), r#"{"a":1}"#);
+        let parent = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        for context in [None, parent] {
+            let text = invoke_frame(&proof, order, context.as_ref()).unwrap_or_default();
+            match serde_json::from_str(&text) {
+                Ok(BackendFrame::Invoke { proof: p, order, trace }) => {
+                    assert_eq!(p, proof);
+                    assert_eq!(order.args.get(), r#"{"a":1}"#);
+                    assert_eq!(trace, context.map(|context| context.to_string()));
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
 }

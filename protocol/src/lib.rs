@@ -8,10 +8,15 @@
 //! - [`outcome`]: how an invocation ended, with failure, effects, log and cost
 //! - [`receipt`]: a gateway's signed and chained record of an invocation, and its verification
 //! - [`telemetry`]: one health sample of a host
+//! - [`ecs`]: log lines in the Elastic Common Schema
+//! - [`trace`]: the context of a trace, and timings under it
+//! - [`exposition`]: how either program writes its metrics out
 //! - [`chunk`]: the binary frame that carries a part of a plugin
 
 pub mod approval;
 pub mod chunk;
+pub mod ecs;
+pub mod exposition;
 pub mod frame;
 pub mod id;
 pub mod merkle;
@@ -19,6 +24,7 @@ pub mod outcome;
 pub mod receipt;
 pub mod shadow;
 pub mod telemetry;
+pub mod trace;
 pub mod warrant;
 
 /// The one protocol version spoken here; a peer of another is refused at the handshake.

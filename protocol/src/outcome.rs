@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use viworks_signing::dsse::Envelope;
 
 use crate::shadow::Shadow;
+use crate::trace::Timing;
 
 /// The end of an invocation. `expired` means never delivered, `failed` means it ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -151,6 +152,9 @@ pub struct Report {
     #[serde(default)]
     pub log_truncated: bool,
     pub cost: Cost,
+    /// Its steps, where the order came with a sampled trace; at most [`crate::trace::MAX_TIMINGS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timings: Vec<Timing>,
     /// Unix milliseconds by the gateway's clock; 0 if it never started.
     pub started_ms: u64,
     pub finished_ms: u64,
@@ -171,6 +175,7 @@ impl Report {
             log: Vec::new(),
             log_truncated: false,
             cost: Cost::default(),
+            timings: Vec::new(),
             started_ms: 0,
             finished_ms: now_ms,
         }

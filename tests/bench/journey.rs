@@ -237,7 +237,7 @@ fn canned_order() -> Result<String> {
     };
     let envelope = warrant::sign(&order, &viworks_signing::keys::SecretKey::generate()).map_err(Error::other)?;
     let order = json!({"warrant": envelope, "args": {"text": "x".repeat(150)}}).to_string();
-    frame::invoke_frame(&proof, &order).map_err(Error::other)
+    frame::invoke_frame(&proof, &order, None).map_err(Error::other)
 }
 
 fn own_rss_kib() -> Result<u64> {

@@ -88,13 +88,45 @@ impl Cluster {
     /// # Errors
     /// When it does not come up.
     pub fn restart_backend(&mut self) -> Result<()> {
+        self.fix_ports()?;
+        self.backend = start_backend(self.dir())?.0;
+        Ok(())
+    }
+
+    /// Start the backend again after it ended, on the same ports, in a mount namespace of its
+    /// own where its data directory is a file system of so many MiB.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart_on_small_disk(&mut self, mib: u32) -> Result<()> {
+        self.fix_ports()?;
+        let script = "set -e; cp -a \"$1\" \"$1.kept\"; mount -t tmpfs -o size=$2m,mode=0700 none \"$1\"; \
+                      cp -a \"$1.kept/.\" \"$1/\"; exec \"$3\" run --config \"$4\"";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+        command.arg(self.path("backend")).arg(mib.to_string());
+        command.arg(program("viworks-backend")?).arg(self.path("backend.toml"));
+        self.backend = Running::start_with(&mut command, &self.path("backend.log"))?;
+        eventually("the backend answers", Duration::from_secs(30), || self.api.get("/health/live").map(Some))?;
+        Ok(())
+    }
+
+    /// Run a command where the backend's mounts are.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn in_its_mounts(&self, args: &[&str]) -> Result<String> {
+        let pid = self.backend.pid().to_string();
+        run(Path::new("/usr/bin/nsenter"), ["-t", pid.as_str(), "-m"].iter().chain(args))
+    }
+
+    /// The ports that it has are those that it gets again.
+    fn fix_ports(&self) -> Result<()> {
         let config = fs::read_to_string(self.path("backend.toml"))?;
         let fixed = config
             .replace("api_listen = \"127.0.0.1:0\"", &format!("api_listen = {:?}", &self.api.url()["http://".len()..]))
             .replace("agents_listen = \"127.0.0.1:0\"", &format!("agents_listen = {:?}", self.agents_addr));
-        fs::write(self.path("backend.toml"), fixed)?;
-        self.backend = start_backend(self.dir())?.0;
-        Ok(())
+        fs::write(self.path("backend.toml"), fixed)
     }
 
     /// A new token of this role.

@@ -14,6 +14,8 @@ pub mod packages;
 pub mod pki;
 pub mod postgres;
 pub mod program;
+pub mod prometheus;
+pub mod receiver;
 pub mod redis;
 pub mod runbook;
 pub mod sandbox;

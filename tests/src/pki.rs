@@ -70,6 +70,15 @@ impl Ca {
         self.issue(params)
     }
 
+    /// A backend's certificate that ended an hour ago.
+    pub fn expired_server(&self) -> Result<Identity> {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = OffsetDateTime::now_utc() - Duration::days(2);
+        params.not_after = OffsetDateTime::now_utc() - Duration::hours(1);
+        self.issue(params)
+    }
+
     /// A gateway's certificate.
     pub fn agent(&self, id: &str) -> Result<Identity> {
         self.issue(agent_params(id)?)

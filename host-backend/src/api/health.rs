@@ -1,14 +1,16 @@
 //! `/health`: how the backend fares, by service; open to all, and 503 when something that
-//! matters does not work.
+//! matters does not work. `/health/live` says that it answers, `/health/ready` whether it
+//! should be given work.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::Shared;
 use super::moment::Moment;
-use crate::health::Status;
+use crate::health::{Service, Status};
 
 /// How the backend fares; at most a second old.
 #[derive(Debug, Serialize, ToSchema)]
@@ -27,15 +29,10 @@ pub struct Services {
     pub agent_registry: AgentRegistry,
     pub command_engine: CommandEngine,
     pub telemetry_processor: TelemetryProcessor,
-    /// Where it is configured: instances wake each other through it, and go on without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub redis: Option<Redis>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Redis {
-    #[schema(value_type = HealthStatus)]
-    pub status: Status,
+    /// Others by name: `disk`, `certificate`, …
+    #[serde(flatten)]
+    #[schema(value_type = BTreeMap<String, Service>)]
+    pub more: BTreeMap<&'static str, Service>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -108,8 +105,44 @@ pub async fn get(State(api): State<Shared>) -> (StatusCode, axum::Json<Health>) 
                 status: health.telemetry_processor,
                 samples_queued: health.samples_queued,
             },
-            redis: health.redis.map(|status| Redis { status }),
+            more: health.more,
         },
     };
     (status, axum::Json(body))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Alive {
+    /// `alive`.
+    pub status: &'static str,
+}
+
+/// That it answers at all: restart it when it does not.
+#[utoipa::path(get, operation_id = "get_liveness", path = "/health/live", tag = "service", responses(
+    (status = 200, body = Alive),
+))]
+pub async fn live() -> axum::Json<Alive> {
+    axum::Json(Alive { status: "alive" })
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ready {
+    /// `ready` or `not_ready`.
+    pub status: &'static str,
+    /// Why it is not: `draining`, `store`, `migrations`.
+    pub reasons: Vec<&'static str>,
+}
+
+/// Whether it should be given work; at most a second old.
+#[utoipa::path(get, operation_id = "get_readiness", path = "/health/ready", tag = "service", responses(
+    (status = 200, body = Ready),
+    (status = 503, body = Ready, description = "Send requests to another instance"),
+))]
+pub async fn ready(State(api): State<Shared>) -> (StatusCode, axum::Json<Ready>) {
+    let reasons = api.app.ready.reasons().await;
+    let (code, status) = match reasons.is_empty() {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    };
+    (code, axum::Json(Ready { status, reasons }))
 }

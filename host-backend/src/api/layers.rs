@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 use super::Shared;
 use super::problem::{Code, Problem};
 use crate::authz::Reason;
+use crate::spans::Open;
 
 /// Requests in handlers at once; those that wait for results count.
 pub const MAX_REQUESTS: usize = 2_048;
@@ -34,13 +35,18 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
-pub async fn around(State(api): State<Shared>, request: Request, next: Next) -> Response {
+pub async fn around(State(api): State<Shared>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, route);
+    let trace = trace(&api, &request, route);
+    let trace_id = trace.as_ref().map(|trace| trace.context().trace_id());
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, route, trace_id);
+    if let Some(trace) = &trace {
+        request.extensions_mut().insert(trace.clone());
+    }
 
     let mut response = bounded(&api, began, request, next).instrument(span.clone()).await;
 
@@ -51,9 +57,24 @@ pub async fn around(State(api): State<Shared>, request: Request, next: Next) -> 
     headers.insert(REQUEST_ID.clone(), id);
     let took = began.elapsed();
     let status = response.status().as_u16();
-    api.http.answered(&method, route, status, took);
+    api.http.answered(&method, route, &response, took);
+    if let Some(trace) = trace {
+        let failed = status >= 500;
+        trace.with("http.response.status_code", status.to_string()).failed(failed).end();
+    }
     span.in_scope(|| tracing::debug!(status, micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), "answered"));
     response
+}
+
+/// The span of a request that is traced; what is asked every few seconds is none.
+fn trace(api: &Shared, request: &Request, route: &str) -> Option<Open> {
+    if route.starts_with("/health") || route == "/metrics" {
+        return None;
+    }
+    let parent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let method = request.method().as_str();
+    let open = api.app.tracer.request(parent, || format!("{method} {route}"))?;
+    Some(open.with("http.request.method", method).with("http.route", route))
 }
 
 async fn bounded(api: &Shared, began: Instant, request: Request, next: Next) -> Response {

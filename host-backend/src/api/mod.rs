@@ -5,6 +5,7 @@
 //! - [`extract`], [`page`], [`moment`]: reading requests, lists, times
 //! - `layers`: what surrounds every request
 //! - `serve`, `socket`: the listener and its connections
+//! - `gauges`: what `/metrics` reads off
 //! - [`agents`], [`commands`], [`verbs`], [`plugins`], [`repository`], [`tokens`], [`approvers`], [`receipts`],
 //!   [`audit`], [`health`], [`metrics`], [`openapi`]: one resource each
 
@@ -13,6 +14,7 @@ pub mod approvers;
 pub mod audit;
 pub mod commands;
 pub mod extract;
+mod gauges;
 pub mod health;
 mod layers;
 mod mapping;
@@ -64,7 +66,7 @@ pub struct Api {
     pub(crate) guard: Guard,
     registry: Registry,
     http: metrics::HttpMetrics,
-    gauges: metrics::Gauges,
+    gauges: gauges::Gauges,
     requests: Semaphore,
     streams: Arc<Semaphore>,
     edge: serve::Edge,
@@ -87,6 +89,8 @@ pub async fn serve(listener: TcpListener, app: AppState, shutdown: CancellationT
 fn resources() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(health::get))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
         .routes(routes!(agents::list))
         .routes(routes!(agents::get))
         .routes(routes!(agents::telemetry))
@@ -138,7 +142,7 @@ fn share(app: AppState, shutdown: CancellationToken, document: String) -> Shared
     app.metrics.register(&mut registry);
     app.store.register(&mut registry);
     let http = metrics::HttpMetrics::register(&mut registry, &guard);
-    let gauges = metrics::Gauges::register(&mut registry);
+    let gauges = gauges::Gauges::register(&mut registry);
     Arc::new(Api {
         app,
         guard,

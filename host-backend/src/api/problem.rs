@@ -270,6 +270,8 @@ impl IntoResponse for Problem {
             reason: self.reason,
         };
         let mut response = (status, axum::Json(body)).into_response();
+        // For the count of problems.
+        response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(secs) = self.retry_after_secs {

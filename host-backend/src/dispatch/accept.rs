@@ -14,6 +14,8 @@ use super::events::Event;
 use super::flight::{Flight, Waiting};
 use super::order::Prepared;
 use crate::catalog::Checked;
+use crate::metrics::Latency;
+use crate::spans::Open;
 use crate::store::StoreError;
 use crate::store::model::{AuditEntry, Command, CommandState, Counts, Decision, IdempotencyKey};
 use crate::store::write::{Acceptance, NewCommand, Target};
@@ -60,6 +62,8 @@ pub struct Request {
     /// At most so many targets in flight.
     pub batch: Option<u32>,
     pub idempotency_key: Option<IdempotencyKey>,
+    /// The span of the request, where it is traced.
+    pub trace: Option<Open>,
 }
 
 /// A durable command.
@@ -101,7 +105,19 @@ impl Engine {
     /// may have happened, which an idempotency key tells.
     pub async fn accept(&self, request: Request) -> Result<Accepted, AcceptError> {
         let this = self.clone();
-        let task = self.inner.parts.background.tracker().spawn(async move { this.accept_whole(request).await });
+        let task = self.inner.parts.background.tracker().spawn(async move {
+            let began = tokio::time::Instant::now();
+            let mut request = request;
+            request.trace = request.trace.map(|trace| trace.child("accept"));
+            let span = request.trace.clone();
+            let done = this.accept_whole(request).await;
+            if let Some(span) = span {
+                let command = done.as_ref().ok().map(|accepted| accepted.command.id.to_string());
+                span.failed(done.is_err()).with("viworks.command", command.unwrap_or_default()).end();
+            }
+            this.inner.parts.metrics.latencies.observe(Latency::Accept, began.elapsed());
+            done
+        });
         task.await.unwrap_or(Err(AcceptError::Stopping))
     }
 
@@ -219,6 +235,11 @@ impl Engine {
             Ok(prepared) => {
                 let prepared = Arc::new(prepared);
                 let new = NewCommand { audit: audit(&command), command, targets };
+                // Before anything of it is sent.
+                if let Some(trace) = request.trace.as_ref().filter(|_| request.approvals == 0) {
+                    self.inner.traced.keep(&id, trace.clone());
+                }
+                let span = request.trace.as_ref().map(|trace| trace.child("commit"));
                 let stored = async {
                     let commit = self.store().begin_accept(new).await?;
                     if early {
@@ -226,7 +247,11 @@ impl Engine {
                     }
                     commit.await
                 };
-                stored.await.map_err(AcceptError::Store).map(|done| (done, prepared.clone()))
+                let stored = stored.await;
+                if let Some(span) = span {
+                    span.failed(stored.is_err()).end();
+                }
+                stored.map_err(AcceptError::Store).map(|done| (done, prepared.clone()))
             }
             Err(error) => {
                 tracing::error!(%error, "an order can't be made");
@@ -263,6 +288,7 @@ impl Engine {
             Err(error) => Err(error),
         };
         sent.iter().for_each(|(_, target)| self.landed(&target.agent, &target.invocation));
+        self.inner.traced.forget(&id);
         let free = self.flights().drop_command(&id);
         free.iter().for_each(|agent| self.catch_up(agent));
         refused
@@ -311,12 +337,17 @@ impl Engine {
     /// Send one invocation. What can't be sent now stays owed: it goes out when the agent
     /// comes back.
     pub(super) fn send(&self, prepared: &Prepared, agent: &AgentId, invocation: &InvocationId, ordinal: u32) {
-        let Some(frame) = prepared.frame(ordinal) else { return };
+        let trace = self.inner.traced.deliver(&prepared.command, invocation, agent);
+        let Some(frame) = prepared.frame(ordinal, trace.as_ref()) else { return };
         let flight = Flight { invocation: invocation.clone(), command: prepared.command.clone() };
         // Entered first: the answer may come before this returns.
         self.flights().add(agent, flight);
         match self.inner.parts.hub.send(agent, frame) {
-            Ok(()) => drop(self.inner.parts.metrics.deliveries.inc()),
+            Ok(()) => {
+                let metrics = &self.inner.parts.metrics;
+                metrics.deliveries.inc();
+                metrics.latencies.observe_ms(Latency::Delivery, prepared.created_ms, self.now_ms());
+            }
             Err(error) => {
                 tracing::debug!(%agent, %invocation, %error, "not delivered now");
                 // It may have come back to another instance, which asked too early what is owed.

@@ -7,6 +7,7 @@ use tokio::sync::broadcast;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
 use super::Engine;
+use crate::metrics::Latency;
 use crate::store::model::{Command, Invocation};
 
 /// Events that wait for a slow subscriber; more, and it is told that it lagged.
@@ -133,10 +134,12 @@ impl Engine {
             if command.last_seq > 0 {
                 self.inner.events.tell(&id, Event::Settled { last_seq: command.last_seq });
             }
-            if command.finished_ms.is_some() {
+            if let Some(finished) = command.finished_ms {
+                self.inner.parts.metrics.latencies.observe_ms(Latency::Settle, command.created_ms, finished);
                 let free = self.flights().drop_command(&id);
                 free.iter().for_each(|agent| self.catch_up(agent));
                 self.inner.orders.forget(&id);
+                self.inner.traced.forget(&id);
                 let only = only(&command);
                 self.inner.events.tell(&id, Event::Finished(Arc::new(EndedCommand { command, only })));
             }

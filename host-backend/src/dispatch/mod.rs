@@ -11,6 +11,7 @@
 //! - [`expiry`]: what nobody answered in time
 //! - [`cancel`]: the way back before the end
 //! - [`approve`]: operators' approvals, and delivery after the last
+//! - [`traced`]: spans of commands that are traced
 //! - [`events`]: what subscribers hear
 //! - [`others`]: what other instances did
 
@@ -27,6 +28,7 @@ mod receipts;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,6 +87,7 @@ struct Inner {
     parts: Parts,
     flights: Mutex<Flights>,
     orders: Orders,
+    traced: traced::Traced,
     events: events::Channels,
     results: mpsc::Sender<settle::Incoming>,
     results_out: tokio::sync::Mutex<mpsc::Receiver<settle::Incoming>>,
@@ -125,6 +128,7 @@ impl Engine {
         let inner = Inner {
             flights: Mutex::new(Flights::new(parts.slots)),
             orders: Orders::default(),
+            traced: traced::Traced::default(),
             events: events::Channels::default(),
             results,
             results_out: tokio::sync::Mutex::new(results_out),
@@ -161,6 +165,19 @@ impl Engine {
             results_waiting: self.inner.results.max_capacity() - self.inner.results.capacity(),
             settling_ms: if busy_since == 0 { 0 } else { self.now_ms().saturating_sub(busy_since) },
         }
+    }
+
+    /// The engine's queues by name: what waits, and what may.
+    pub(crate) fn queues(&self) -> [(&'static str, usize, usize); 3] {
+        let inner = &self.inner;
+        let reports = REPORTS_KIB.saturating_sub(inner.report_room.available_permits());
+        let waiting = |of: usize, left: usize| of - left;
+        let (results, offers) = (inner.results.max_capacity(), inner.offers.max_capacity());
+        [
+            ("results", waiting(results, inner.results.capacity()), results),
+            ("result_kib", reports, REPORTS_KIB),
+            ("deliveries", waiting(offers, inner.offers.capacity()), offers),
+        ]
     }
 
     /// The agent has a session: what it is owed follows.

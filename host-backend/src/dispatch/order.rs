@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use viworks_protocol::frame::invoke_frame;
 use viworks_protocol::id::{AgentId, CommandId};
 use viworks_protocol::merkle::{Hash, Tree};
+use viworks_protocol::trace::TraceContext;
 use viworks_protocol::warrant::{self, Order, Warrant};
 use viworks_signing::keys::SecretKey;
 
@@ -22,6 +23,8 @@ const KEPT_TARGETS: usize = 1_000_000;
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub command: CommandId,
+    /// When the command was accepted.
+    pub created_ms: u64,
     order: String,
     tree: Tree,
     targets: usize,
@@ -71,7 +74,13 @@ impl Prepared {
             args: RawValue::from_string(command.args.clone()).map_err(OrderError::Json)?,
         };
         let order = serde_json::to_string(&order).map_err(OrderError::Json)?;
-        Ok(Self { command: command.id.clone(), order, tree, targets: command.targets as usize })
+        Ok(Self {
+            command: command.id.clone(),
+            created_ms: command.created_ms,
+            order,
+            tree,
+            targets: command.targets as usize,
+        })
     }
 
     pub(super) fn root(&self) -> Hash {
@@ -79,8 +88,8 @@ impl Prepared {
     }
 
     /// The frame for the target at `ordinal`.
-    pub(super) fn frame(&self, ordinal: u32) -> Option<Utf8Bytes> {
-        invoke_frame(&self.tree.proof(ordinal)?, &self.order).ok().map(Utf8Bytes::from)
+    pub(super) fn frame(&self, ordinal: u32, trace: Option<&TraceContext>) -> Option<Utf8Bytes> {
+        invoke_frame(&self.tree.proof(ordinal)?, &self.order, trace).ok().map(Utf8Bytes::from)
     }
 }
 

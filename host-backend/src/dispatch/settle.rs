@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use viworks_protocol::frame::BackendFrame;
 use viworks_protocol::id::{AgentId, InvocationId};
-use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::outcome::{Cost, Outcome, Report};
 
 use super::Engine;
+use super::traced::Told;
 use crate::hub::{self, Ended};
-use crate::metrics::Metrics;
+use crate::metrics::{Latency, Metrics};
 use crate::rollouts::observe::Glance;
 use crate::store::model::{Command, Invocation};
 use crate::store::write::{Note, Settled, Settlement, Verdict};
@@ -27,6 +28,9 @@ pub(super) struct Incoming {
     settlement: Settlement,
     outcome: &'static str,
     glance: Glance,
+    cost: Cost,
+    told: Option<Told>,
+    came: tokio::time::Instant,
     _room: OwnedSemaphorePermit,
 }
 
@@ -37,8 +41,10 @@ impl Engine {
         let receipt = self.receipt(agent, &invocation, report).await;
         // It is kept as what it is, not inside the report.
         let text = match &receipt {
-            Some(_) => serde_json::to_string(&Report { receipt: None, ..report.clone() }),
-            None => serde_json::to_string(report),
+            None if report.timings.is_empty() => serde_json::to_string(report),
+            // Nor are the steps of a trace kept with it.
+            None => serde_json::to_string(&Report { timings: Vec::new(), ..report.clone() }),
+            Some(_) => serde_json::to_string(&Report { receipt: None, timings: Vec::new(), ..report.clone() }),
         };
         let Ok(text) = text else { return };
         let bytes = text.len() + receipt.as_ref().map_or(0, |r| r.envelope.len());
@@ -54,8 +60,15 @@ impl Engine {
             started_ms: (report.started_ms > 0).then_some(report.started_ms),
             finished_ms: self.now_ms(),
         };
-        let incoming =
-            Incoming { settlement, outcome: report.outcome.as_str(), glance: Glance::of(report), _room: room };
+        let incoming = Incoming {
+            settlement,
+            outcome: report.outcome.as_str(),
+            glance: Glance::of(report),
+            cost: report.cost,
+            told: Told::of(report),
+            came: tokio::time::Instant::now(),
+            _room: room,
+        };
         // An error means that the engine has stopped; the gateway keeps the result.
         drop(self.inner.results.send(incoming).await);
     }
@@ -92,7 +105,10 @@ pub(super) async fn run(engine: Engine) {
 
 async fn settle(engine: &Engine, group: Vec<Incoming>) {
     let (mut settlements, mut outcomes, mut rooms, mut glances) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for Incoming { settlement, outcome, glance, _room } in group {
+    let (mut costs, mut tales) = (Vec::new(), Vec::new());
+    for Incoming { settlement, outcome, glance, cost, told, came, _room } in group {
+        costs.push((cost, came));
+        tales.push(told);
         settlements.push(settlement);
         outcomes.push(outcome);
         glances.push(glance);
@@ -116,6 +132,12 @@ async fn settle(engine: &Engine, group: Vec<Incoming>) {
     };
     drop(rooms);
     observe(engine, &keys, &settled, &glances);
+    timed(engine, &settled, &costs);
+    for ((_, invocation), (verdict, told)) in keys.iter().zip(settled.verdicts.iter().zip(&tales)) {
+        if let (Verdict::Settled { command, .. }, Some(told)) = (verdict, told) {
+            engine.inner.traced.settled(command, invocation, told);
+        }
+    }
 
     for (((agent, invocation), verdict), outcome) in keys.iter().zip(&settled.verdicts).zip(outcomes) {
         match verdict {
@@ -182,6 +204,18 @@ fn observe(engine: &Engine, keys: &[(AgentId, InvocationId)], settled: &Settled,
             Some((agent, invocation, settled.commands.iter().find(|c| c.id == *command)?, glance))
         });
     engine.inner.parts.observer.ended(ended);
+}
+
+/// How long each phase took, by verb.
+fn timed(engine: &Engine, settled: &Settled, costs: &[(Cost, tokio::time::Instant)]) {
+    let latencies = &engine.inner.parts.metrics.latencies;
+    for (verdict, (cost, came)) in settled.verdicts.iter().zip(costs) {
+        let Verdict::Settled { command, .. } = verdict else { continue };
+        latencies.observe(Latency::ResultCommit, came.elapsed());
+        let Some(command) = settled.commands.iter().find(|c| c.id == *command) else { continue };
+        latencies.invocation(&command.verb, "run", cost.wall_us);
+        latencies.invocation(&command.verb, "cpu", cost.cpu_us);
+    }
 }
 
 fn is_batched(command: &Command) -> bool {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use viworks_protocol::VERSION;
@@ -20,7 +21,7 @@ use super::session::{self, Loop};
 use super::wire::{self, Inbound, Opcode, Outbound, Socket};
 use super::{Ended, Hub, Identity, Out, Session, text};
 use crate::cluster::Held;
-use crate::metrics::Metrics;
+use crate::metrics::{Latency, Metrics};
 use crate::store::write::{AgentHello, Note};
 
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -41,7 +42,14 @@ fn refused(rule: &'static str, detail: impl Into<String>, retry_after_secs: u32)
     Refused { rule, detail: detail.into(), retry_after_secs }
 }
 
-pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identity: Identity, peer: SocketAddr) {
+pub(super) async fn greet(
+    port: Arc<Port>,
+    socket: Socket,
+    read: Vec<u8>,
+    identity: Identity,
+    from: (SocketAddr, Instant),
+) {
+    let (peer, began) = from;
     let (mut inbound, mut outbound) = wire::split(socket, read).await;
     let mut rates = Rates::default();
     let hello = match tokio::time::timeout(HELLO_WITHIN, hello(&port, &mut inbound, &mut rates, &identity)).await {
@@ -66,6 +74,7 @@ pub(super) async fn greet(port: Arc<Port>, socket: Socket, read: Vec<u8>, identi
     }
     tracing::info!(agent = %session.agent, %peer, version = hello.version, "session opened");
     port.metrics.sessions_opened.inc();
+    port.metrics.latencies.observe(Latency::Handshake, began.elapsed());
     let welcome = text(&BackendFrame::Welcome {
         protocol: VERSION,
         session: session.name(),

@@ -186,6 +186,19 @@ impl Hub {
         lock(&self.inner.sessions).len()
     }
 
+    /// Frames that wait for the agent with the most, and how many may.
+    #[must_use]
+    pub fn longest_queue(&self) -> (usize, usize) {
+        let waiting = |session: &Arc<Session>| OUTGOING.saturating_sub(session.out.capacity());
+        (self.all().iter().map(waiting).max().unwrap_or(0), OUTGOING)
+    }
+
+    /// Sessions whose client certificate ends before this time.
+    #[must_use]
+    pub fn certificates_ending_before(&self, ms: u64) -> usize {
+        self.all().iter().filter(|session| session.identity.not_after_ms < ms).count()
+    }
+
     /// Queue a frame for one agent.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use crate::cluster::Cluster;
 use crate::dispatch::Engine;
 use crate::edge::proxy::{self, ProxyError, Source};
 use crate::edge::{Admission, Full, Nets, addresses, admission};
+use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::repository::Repository;
 use crate::rollouts::Observer;
@@ -78,6 +79,7 @@ pub struct Edge {
 #[derive(Debug)]
 pub struct Port {
     pub hub: Hub,
+    pub ready: Readiness,
     pub cluster: Cluster,
     pub tls: Arc<Tls>,
     pub engine: Engine,
@@ -154,12 +156,13 @@ impl Port {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, entrance: Entrance, plain: bool) {
         // Frames are whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
+        let began = tokio::time::Instant::now();
         let mut real = peer;
         let opened = self.opened(stream, &mut real, entrance, plain).await;
         match opened {
             Ok(Some((Opened { socket, read, admitted }, _place))) => {
                 let Admitted { identity, peer, place: _place } = admitted;
-                greet::greet(self, socket, read, identity, peer).await;
+                greet::greet(self, socket, read, identity, (peer, began)).await;
             }
             Ok(None) => {}
             Err(PortError::Full(full)) => {

@@ -59,6 +59,12 @@ impl Port {
         }
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/health") => json(StatusCode::OK, r#"{"status":"healthy"}"#),
+            (&Method::GET, "/health/live") => json(StatusCode::OK, r#"{"status":"alive"}"#),
+            (&Method::GET, "/health/ready") if self.ready.reasons().await.is_empty() => {
+                json(StatusCode::OK, r#"{"status":"ready"}"#)
+            }
+            // Why not is said on the API's port: strangers ask here.
+            (&Method::GET, "/health/ready") => json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"not_ready"}"#),
             (&Method::GET, viworks_protocol::PATH) => match self.admitted(&request, caller).await {
                 Ok((admitted, key)) => {
                     if let Some(upgrade) = &mut *lock(upgrade) {

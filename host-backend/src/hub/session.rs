@@ -51,6 +51,8 @@ pub(super) async fn run(of: Loop) {
         }
     }
     Metrics::count(&port.metrics.sessions_closed, ended.reason);
+    let lasted = port.clock.now_ms().saturating_sub(session.since_ms);
+    port.metrics.latencies.session(ended.reason, Duration::from_millis(lasted));
     tracing::info!(agent = %session.agent, reason = ended.reason, "session closed");
     let Ended { reason, retry_after_secs } = ended;
     let goodbye = text(&BackendFrame::Goodbye { reason: reason.to_owned(), retry_after_secs });

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::Identity;
 
@@ -47,6 +47,8 @@ struct Material {
     /// What judges clients, for those whose handshake a proxy makes.
     clients: Arc<dyn ClientCertVerifier>,
     revoked: Revoked,
+    /// When the server's certificate ends.
+    not_after_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,11 @@ impl Tls {
     /// What the next handshake uses.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.material().config.clone()
+    }
+
+    /// When the port's own certificate ends: Unix milliseconds.
+    pub(crate) fn not_after_ms(&self) -> Option<u64> {
+        self.material().not_after_ms
     }
 
     /// Judge a client certificate as a handshake here would: authority, validity, use,
@@ -147,18 +154,25 @@ impl Files {
         let verifier = verifier.build().map_err(TlsError::Verifier)?;
         let key = PrivateKeyDer::from_pem_file(&self.key)
             .map_err(|source| TlsError::Pem { path: self.key.clone(), source })?;
+        let chain = certificates(&self.cert)?;
+        let not_after_ms = chain.first().and_then(|der| not_after_ms(der));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(TlsError::Server)?
             .with_client_cert_verifier(verifier.clone())
-            .with_single_cert(certificates(&self.cert)?, key)
+            .with_single_cert(chain, key)
             .map_err(TlsError::Server)?;
         // A session lasts for days: resumption would only cost memory, and outlive revocation.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Material { config: Arc::new(config), clients: verifier, revoked })
+        Ok(Material { config: Arc::new(config), clients: verifier, revoked, not_after_ms })
     }
+}
+
+fn not_after_ms(der: &[u8]) -> Option<u64> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    u64::try_from(cert.validity().not_after.timestamp()).ok()?.checked_mul(1_000)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -40,9 +40,10 @@ use viworks_protocol::frame::PluginStatus;
 use viworks_protocol::id::{AgentId, CommandId, InvocationId};
 
 use self::url::StoreUrl;
+use crate::log::AUDIT;
 use model::{
-    Agent, AgentFilter, Approved, Approver, AuditEntry, AuditRow, Command, CommandFilter, Invocation, InvocationState,
-    Page, PageOf, PlanGroup, Plugin, PluginSpread, Resolution, Rollout, Selector, StoredSample, Token,
+    Agent, AgentFilter, Approved, Approver, AuditEntry, AuditRow, Census, Command, CommandFilter, Invocation,
+    InvocationState, Page, PageOf, PlanGroup, Plugin, PluginSpread, Resolution, Rollout, Selector, StoredSample, Token,
 };
 use receipt::{ChainEnd, ReceiptFilter, ReceiptKey, StoredAnchor, StoredReceipt, Walked};
 use write::{
@@ -109,9 +110,13 @@ enum Engine {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backlog {
     pub ops: usize,
+    pub ops_capacity: usize,
     pub notes: usize,
+    pub notes_capacity: usize,
     /// Times that the writer was started again.
     pub restarts: u64,
+    /// Notes that could not be written, audit entries among them.
+    pub lost: u64,
 }
 
 /// An invocation that an agent still owes an answer for, with its command.
@@ -181,7 +186,9 @@ impl Store {
 
     /// Record one decision. Waits while the queue is full: no decision goes unrecorded.
     pub async fn audit(&self, entry: AuditEntry) {
+        entry.log();
         if let Err(error) = self.note(Note::Audit(Box::new(entry.clone()))).await {
+            self.writer.lost();
             tracing::error!(%error, ?entry, "an audit entry could not be stored");
         }
     }
@@ -208,8 +215,10 @@ impl Store {
 
     async fn hand_over(&self, op: Op) -> Result<Promised, StoreError> {
         let (reply, answer) = oneshot::channel();
+        let logged = tracing::enabled!(target: AUDIT, tracing::Level::INFO);
+        let audit = op.audit().filter(|_| logged).cloned();
         self.writer.op(op, reply).await?;
-        Ok(answer)
+        Ok(Promised { answer, audit })
     }
 
     async fn ask(&self, op: Op) -> Result<Answer, StoreError> {
@@ -218,11 +227,19 @@ impl Store {
 }
 
 /// An answer of the writer that is still to come.
-type Promised = oneshot::Receiver<Result<Answer, StoreError>>;
+struct Promised {
+    answer: oneshot::Receiver<Result<Answer, StoreError>>,
+    /// To be logged once it is stored, where somebody collects that.
+    audit: Option<AuditEntry>,
+}
 
-async fn answered(answer: Promised) -> Result<Answer, StoreError> {
-    match tokio::time::timeout(WRITE_TIMEOUT, answer).await {
-        Ok(Ok(answer)) => answer,
+async fn answered(promised: Promised) -> Result<Answer, StoreError> {
+    match tokio::time::timeout(WRITE_TIMEOUT, promised.answer).await {
+        Ok(Ok(Ok(answer))) => {
+            promised.audit.iter().for_each(AuditEntry::log);
+            Ok(answer)
+        }
+        Ok(Ok(Err(error))) => Err(error),
         Ok(Err(_)) => Err(StoreError::Closed),
         Err(_) => Err(StoreError::Timeout),
     }
@@ -358,6 +375,10 @@ reads! {
     agents(filter: &AgentFilter, page: &PageOf) -> Page<Agent>;
     /// All and online.
     count_agents() -> (u64, u64);
+    /// Counts of what has not ended, for metrics.
+    census() -> Census;
+    /// Migrations of this version that the database lacks.
+    pending_migrations() -> u64;
     /// At most `limit`, by id.
     select_agents(selector: &Selector, limit: u32) -> Vec<AgentId>;
     /// Which of these are not registered.

@@ -509,3 +509,38 @@ pub struct AuditRow {
     pub seq: u64,
     pub entry: AuditEntry,
 }
+
+impl AuditEntry {
+    /// As a line of the log, for whoever collects these.
+    pub(crate) fn log(&self) {
+        let Self { actor, action, subject, decision, detail, .. } = self;
+        tracing::info!(target: crate::log::AUDIT, actor, action, subject, decision = decision.as_str(), detail);
+    }
+}
+
+/// How many there are of what has not ended, by state. A state that nothing is in is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    /// `online`, `offline`, `stale`.
+    pub agents: BTreeMap<String, u64>,
+    pub commands: BTreeMap<String, u64>,
+    /// Releases by standing.
+    pub releases: BTreeMap<String, u64>,
+    pub rollouts: BTreeMap<String, u64>,
+    /// Plugins on agents: `fetching`, `active`, `refused`.
+    pub plugins: BTreeMap<String, u64>,
+}
+
+impl Census {
+    /// Enter one row of a count: `what` is a field's name.
+    pub(super) fn add(&mut self, what: &str, state: String, n: u64) {
+        let of = match what {
+            "agents" => &mut self.agents,
+            "commands" => &mut self.commands,
+            "releases" => &mut self.releases,
+            "rollouts" => &mut self.rollouts,
+            _ => &mut self.plugins,
+        };
+        of.insert(state, n);
+    }
+}

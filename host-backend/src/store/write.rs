@@ -234,6 +234,30 @@ pub enum Op {
     Flush,
 }
 
+impl Op {
+    /// The audit entry that is stored with it.
+    pub(super) fn audit(&self) -> Option<&AuditEntry> {
+        use super::release::Change;
+        Some(match self {
+            Self::Accept(new) => &new.audit,
+            Self::Publish(new) => &new.audit,
+            Self::Cancel { audit, .. }
+            | Self::Approve { audit, .. }
+            | Self::AddApprover { audit, .. }
+            | Self::RemoveApprover { audit, .. }
+            | Self::Deactivate { audit, .. }
+            | Self::CreateToken { audit, .. }
+            | Self::RevokeToken { audit, .. } => audit,
+            Self::Release(change) => match &**change {
+                Change::Approve { audit, .. } | Change::Kill { audit, .. } => audit,
+                Change::Begin(progress) | Change::Proceed(progress) => &progress.audit,
+                Change::Tallies(_) | Change::Mirror(_) => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
 /// What a gateway said of itself at its start.
 #[derive(Debug, Clone)]
 pub struct AgentHello {

@@ -122,6 +122,7 @@ pub(crate) struct Writer {
     stop: CancellationToken,
     tracker: TaskTracker,
     restarts: Arc<AtomicU64>,
+    lost: Arc<AtomicU64>,
     groups: Groups,
 }
 
@@ -130,11 +131,12 @@ impl Writer {
         let (ops, ops_in) = mpsc::channel(OPS);
         let (notes, notes_in) = mpsc::channel(NOTES);
         let (stop, tracker, restarts) = (CancellationToken::new(), TaskTracker::new(), Arc::new(AtomicU64::new(0)));
-        let groups = Groups::new();
-        let queues = Queues { ops: ops_in, notes: notes_in, stop: stop.clone(), groups: groups.clone() };
+        let (groups, lost) = (Groups::new(), Arc::<AtomicU64>::default());
+        let queues =
+            Queues { ops: ops_in, notes: notes_in, stop: stop.clone(), lost: lost.clone(), groups: groups.clone() };
         tracker.spawn(keep_running(writable, queues, restarts.clone()));
         tracker.close();
-        Self { ops, notes, stop, tracker, restarts, groups }
+        Self { ops, notes, stop, tracker, restarts, lost, groups }
     }
 
     pub(crate) async fn stop(&self) {
@@ -145,9 +147,17 @@ impl Writer {
     pub(crate) fn backlog(&self) -> Backlog {
         Backlog {
             ops: self.ops.max_capacity() - self.ops.capacity(),
+            ops_capacity: self.ops.max_capacity(),
             notes: self.notes.max_capacity() - self.notes.capacity(),
+            notes_capacity: self.notes.max_capacity(),
             restarts: self.restarts.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
         }
+    }
+
+    /// A note found no way to the disk.
+    pub(crate) fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn groups(&self) -> &Groups {
@@ -178,6 +188,7 @@ struct Queues {
     ops: mpsc::Receiver<(Op, Reply)>,
     notes: mpsc::Receiver<Note>,
     stop: CancellationToken,
+    lost: Arc<AtomicU64>,
     groups: Groups,
 }
 
@@ -230,7 +241,7 @@ async fn run(writable: &mut Writable, queues: &mut Queues) {
         }
         // Not in the select alone: a steady stream of operations must not starve them.
         if notes_due.is_some_and(|due| Instant::now() >= due) {
-            let written = write_notes(writable, &mut notes, &queues.groups).await;
+            let written = write_notes(writable, &mut notes, queues).await;
             notes_due = (!written).then(|| Instant::now() + AWAY_PAUSE);
         }
     }
@@ -241,6 +252,7 @@ async fn run(writable: &mut Writable, queues: &mut Queues) {
     }
     drain_notes(writable, queues, &mut notes).await;
     if !notes.is_empty() {
+        queues.lost.fetch_add(notes.len() as u64, Ordering::Relaxed);
         tracing::error!(count = notes.len(), "the database is away at the end: notes are lost");
     }
 }
@@ -257,17 +269,17 @@ async fn drain_notes(writable: &mut Writable, queues: &mut Queues, notes: &mut V
         if notes.is_empty() {
             return;
         }
-        if !write_notes(writable, notes, &queues.groups).await {
+        if !write_notes(writable, notes, queues).await {
             return;
         }
     }
 }
 
 /// `false`: the database is away, and they are kept.
-async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>, groups: &Groups) -> bool {
+async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>, queues: &Queues) -> bool {
     let (count, began) = (notes.len(), Instant::now());
     let written = writable.write_notes(notes).await;
-    writable.count_retries(groups);
+    writable.count_retries(&queues.groups);
     if let Err(error) = written {
         if matches!(error, StoreError::Unavailable(_)) {
             return false;
@@ -275,12 +287,13 @@ async fn write_notes(writable: &mut Writable, notes: &mut Vec<Note>, groups: &Gr
         tracing::error!(%error, count = notes.len(), "a group of notes failed; each is tried alone");
         for note in notes.drain(..) {
             if let Err(error) = writable.write_notes(std::slice::from_ref(&note)).await {
+                queues.lost.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, ?note, "a note is lost");
             }
         }
     }
     notes.clear();
-    groups.done("notes", count, began);
+    queues.groups.done("notes", count, began);
     true
 }
 

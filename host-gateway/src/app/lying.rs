@@ -211,7 +211,7 @@ async fn each_lie_is_refused_and_what_runs_stays() {
         peer.chunk(&chunk).await;
     }
 
-    let health = app.vitals.health();
+    let health = app.vitals.health().await;
     let active = health.plugins.iter().find(|status| status.state == PluginState::Active);
     assert_eq!(active.map(|status| &status.digest), Some(&good.offer.digest), "{:?}", health.plugins);
     let honest = Answers { files: made.copy(), served: Some(next.clone()) };

@@ -70,7 +70,7 @@ impl Fixture {
         let args = RawValue::from_string("{}".into()).unwrap();
         let order = Order { warrant: warrant::sign(&warrant, &self.key).unwrap(), args };
         let order = serde_json::to_string(&order).unwrap();
-        (invoke_frame(&tree.proof(0).unwrap(), &order).unwrap(), invocation)
+        (invoke_frame(&tree.proof(0).unwrap(), &order, None).unwrap(), invocation)
     }
 }
 
@@ -148,7 +148,7 @@ async fn the_status_socket_tells_health_and_metrics() {
         "viworks_gateway_connected 1",
         "viworks_gateway_invocations_total{outcome=\"unknown\"} 0",
         "viworks_gateway_invocation_seconds_bucket{le=\"+Inf\"} 0",
-        "# EOF",
+        "# TYPE viworks_gateway_invocations_total counter",
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line} in\n{metrics}");
     }

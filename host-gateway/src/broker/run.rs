@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use viworks_protocol::ecs;
 
 use super::activation::{self, Listening};
 use super::handle::Broker;
@@ -20,6 +21,7 @@ use crate::audit::Audit;
 use crate::cli::complain;
 use crate::config::BrokerConfig;
 use crate::link::chain;
+use crate::log::Format;
 use crate::process::orphans;
 use crate::vault::Vault;
 
@@ -61,7 +63,10 @@ fn start(config: Option<&Path>, socket: Option<&Path>) -> Result<(), Error> {
     // Before there is a second thread: a filter is a thread's own and its children's.
     lockdown::apply()?;
     let audit = Audit::open(&config.audit_log)?;
-    crate::log::init(config.json_log, &audit)?;
+    // A host has one: the shipper says which host.
+    let service = ecs::Service { name: "viworks-broker", version: env!("CARGO_PKG_VERSION"), node: None };
+    let audit = if config.log_format == Some(Format::Ecs) { audit.in_ecs(service.clone()) } else { audit };
+    crate::log::init(config.log_format, &service, &audit)?;
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(16).enable_all().build()?;
     runtime.block_on(serve(listening, config, seal, audit))?;
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -12,6 +12,7 @@ use super::fault::Faults;
 use super::keys::{Env, Values};
 use super::{DEFAULT_ENGINE, DEFAULT_FILE, Policy, PolicyFile, files, keys_of, providers, read_file};
 use crate::host::HostConfig;
+use crate::log::Format;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/viworks-broker";
 const DEFAULT_USER: &str = "viworks-gateway";
@@ -26,7 +27,7 @@ pub struct BrokerConfig {
     pub audit_log: PathBuf,
     pub policy_file: PolicyFile,
     pub providers: HostConfig,
-    pub json_log: Option<bool>,
+    pub log_format: Option<Format>,
 }
 
 impl BrokerConfig {
@@ -96,8 +97,8 @@ fn build(values: &Values, faults: &mut Faults) -> BrokerConfig {
         let mend = "let OpenVPN manage by a unix socket: management = \"unix:/run/openvpn/server.sock\"";
         faults.add("providers.vpn.openvpn", "management", "needs a network, which the broker does not have", mend);
     }
-    let json_log = values.text("log_format", faults).map(|format| format == "json");
-    BrokerConfig { uid, state_dir, audit_log, policy_file, providers, json_log }
+    let log_format = values.text("log_format", faults).and_then(|word| Format::of(&word));
+    BrokerConfig { uid, state_dir, audit_log, policy_file, providers, log_format }
 }
 
 /// Every path that decides what the broker does or trusts.

@@ -34,6 +34,7 @@ use viworks_signing::keys::PublicKey;
 pub use viworks_signing::policy::Policy;
 
 use crate::host::HostConfig;
+use crate::log::Format;
 use crate::recording;
 use crate::selfupdate;
 use crate::trust::Anchor;
@@ -80,7 +81,7 @@ pub struct Config {
     /// How long what a command did can be undone.
     pub undo_hours: u32,
     /// `None`: JSON unless standard error is a terminal.
-    pub json_log: Option<bool>,
+    pub log_format: Option<Format>,
     pub providers: HostConfig,
     /// The broker's socket; `None`: this process changes the host itself.
     pub broker: Option<PathBuf>,
@@ -244,13 +245,12 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         files::socket_path("broker", socket, faults);
     }
 
-    let json_log = values.text("log_format", faults).and_then(|format| match format.as_str() {
-        "json" => Some(true),
-        "text" => Some(false),
-        _ => {
-            faults.add("log_format", &format, "is neither json nor text", "write one of them, or remove it");
-            None
+    let log_format = values.text("log_format", faults).and_then(|word| {
+        let format = Format::of(&word);
+        if format.is_none() {
+            faults.add("log_format", &word, "is none of json, text and ecs", "write one of them, or remove it");
         }
+        format
     });
     let mut providers = providers(values, faults);
     // The contract's keys stand above the providers' own.
@@ -279,7 +279,7 @@ fn build(values: &Values, now: i64, faults: &mut Faults) -> Option<Config> {
         telemetry: Duration::from_secs(telemetry.into()),
         drain: Duration::from_secs(drain.into()),
         undo_hours,
-        json_log,
+        log_format,
         providers,
         broker,
         recording: values.recording(faults),

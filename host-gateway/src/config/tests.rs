@@ -157,7 +157,7 @@ fn faults_of_texts_and_numbers_name_their_key() {
         ("backend_spki_pin", "sha256/abc", "32 bytes"),
         ("max_concurrency", "0", "from 1 to 256"),
         ("queue", "many", "whole number"),
-        ("log_format", "xml", "neither"),
+        ("log_format", "xml", "none of"),
         ("container_engine", "tcp://192.0.2.1", "socket"),
         ("labels", "novalue", "table"),
         ("state_dir", "relative", "absolute"),

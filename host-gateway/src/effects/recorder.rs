@@ -19,6 +19,7 @@ use super::plan::{PlanSubject, digest};
 use super::rollback::{self, settle};
 use super::{Effect, Foreseen, Step, StepState, Unapplied};
 use crate::broker::wire::Behalf;
+use crate::executor::Timings;
 use crate::failure::Failure;
 use crate::host::Host;
 use crate::journal::{Journal, JournalError};
@@ -46,6 +47,7 @@ pub struct Recorder {
     applying: Option<JoinHandle<Result<Value, Unapplied>>>,
     uses: Uses,
     tape: Option<TapeHandle>,
+    timings: Timings,
 }
 
 /// Why nothing happens.
@@ -100,6 +102,7 @@ impl Recorder {
             applying: None,
             uses: Uses::default(),
             tape: None,
+            timings: Timings::default(),
         }
     }
 
@@ -122,6 +125,16 @@ impl Recorder {
     #[must_use]
     pub fn noting(self, uses: Uses) -> Self {
         Self { uses, ..self }
+    }
+
+    /// How long its steps take is told here.
+    #[must_use]
+    pub fn timed(self, timings: Timings) -> Self {
+        Self { timings, ..self }
+    }
+
+    pub(crate) fn timings(&self) -> &Timings {
+        &self.timings
     }
 
     /// Host calls are recorded on, or answered from, this.
@@ -204,7 +217,9 @@ impl Recorder {
         let Foreseen { effect, .. } = effect.foresee(&self.host, &[]).await?;
         self.allow(&effect)?;
         let seq = number(self.steps.len());
+        let began = self.timings.start();
         let journaled = self.journal.intent(&self.invocation, seq, &effect).await;
+        self.timings.end("journal.intent", began, journaled.is_err());
         journaled.map_err(|e| Failure::Unavailable(e.to_string()))?;
         // From here until the result is journaled, a crash leaves the effect to be traced.
         self.steps.push(Step { seq, effect: effect.clone(), state: StepState::Intended });

@@ -108,6 +108,7 @@ impl Inner {
             shadow: None,
             log,
             log_truncated: false,
+            timings: Vec::new(),
             cost: Cost { wall_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), ..Cost::default() },
             started_ms,
             finished_ms: unix_ms(),

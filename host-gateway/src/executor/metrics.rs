@@ -2,6 +2,7 @@
 //! nothing here waits or allocates.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use viworks_protocol::outcome::{Outcome, Report};
 use viworks_protocol::shadow::Verdict;
@@ -9,6 +10,24 @@ use viworks_protocol::shadow::Verdict;
 /// Upper bounds of the histogram of wall time, in microseconds; one more bucket is open.
 pub const WALL_BUCKETS_US: [u64; 10] =
     [100, 250, 500, 1_000, 5_000, 25_000, 100_000, 1_000_000, 10_000_000, 60_000_000];
+
+/// Phases of an invocation that are timed.
+pub const PHASES: [&str; 4] = ["admission", "queue", "run", "report"];
+
+/// A phase's histogram: microseconds, and counts by bucket, not cumulative.
+#[derive(Debug, Default)]
+pub struct Phase {
+    pub us: AtomicU64,
+    pub counts: [AtomicU64; 11],
+}
+
+impl Phase {
+    fn add(&self, us: u64) {
+        self.us.fetch_add(us, Ordering::Relaxed);
+        let bucket = WALL_BUCKETS_US.iter().position(|le| us <= *le).unwrap_or(WALL_BUCKETS_US.len());
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// Counters grow from the start; `running` and `queued` are as of now.
 #[derive(Debug, Default)]
@@ -36,9 +55,18 @@ pub struct Metrics {
     pub wall_us: AtomicU64,
     /// Not cumulative; [`WALL_BUCKETS_US`] and one above.
     pub wall: [AtomicU64; 11],
+    /// In the order of [`PHASES`].
+    pub phases: [Phase; 4],
 }
 
 impl Metrics {
+    /// A phase took so long.
+    pub(super) fn phase(&self, name: &str, took: Duration) {
+        if let Some(at) = PHASES.iter().position(|phase| *phase == name) {
+            self.phases[at].add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+
     pub(super) fn shadowed(&self, verdict: Verdict) {
         if let Some(counter) = Verdict::ALL.iter().position(|v| *v == verdict).and_then(|i| self.shadows.get(i)) {
             counter.fetch_add(1, Ordering::Relaxed);

@@ -11,8 +11,10 @@ mod metrics;
 mod reads;
 mod serve;
 mod shadow;
+mod timings;
 
-pub use metrics::{Metrics, WALL_BUCKETS_US};
+pub use metrics::{Metrics, PHASES, WALL_BUCKETS_US};
+pub use timings::Timings;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -24,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use viworks_protocol::id::{AgentId, InvocationId};
 use viworks_protocol::outcome::Report;
+use viworks_protocol::trace::TraceContext;
 use viworks_protocol::warrant::VerifiedWarrant;
+use viworks_signing::grant::Grant;
 
 use crate::clock::Clock;
 use crate::host::Host;
@@ -113,6 +117,8 @@ struct Live {
     cancel: CancellationToken,
     /// By an operator, not by the gateway's own stop.
     asked: AtomicBool,
+    trace: Option<TraceContext>,
+    timings: Timings,
 }
 
 impl Executor {
@@ -157,6 +163,14 @@ impl Executor {
     /// # Errors
     /// [`Refused`].
     pub fn submit(&self, warrant: VerifiedWarrant) -> Result<(), Refused> {
+        self.submit_traced(warrant, None)
+    }
+
+    /// The same, under a trace: a sampled one has the report tell how long each step took.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn submit_traced(&self, warrant: VerifiedWarrant, trace: Option<TraceContext>) -> Result<(), Refused> {
         if self.0.draining.is_cancelled() {
             return Err(Refused::Draining);
         }
@@ -172,7 +186,7 @@ impl Executor {
                 self.0.metrics.overflows.fetch_add(1, Ordering::Relaxed);
                 return Err(Refused::Overflow);
             }
-            let entry = Arc::<Live>::default();
+            let entry = Arc::new(Live { timings: Timings::of(trace.as_ref()), trace, ..Live::default() });
             live.insert(warrant.invocation().clone(), entry.clone());
             entry
         };
@@ -212,6 +226,30 @@ impl Executor {
         lock(&self.0.reads).unacknowledged()
     }
 
+    /// The host that invocations reach.
+    #[must_use]
+    pub fn host(&self) -> &Arc<Host> {
+        &self.0.host
+    }
+
+    /// Whether it takes nothing more.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled()
+    }
+
+    /// Whether any active plugin is granted something of this kind.
+    #[must_use]
+    pub fn grants(&self, wanted: impl Fn(&Grant) -> bool) -> bool {
+        self.0.registry.any(|plugin| wanted(plugin.grant()))
+    }
+
+    /// Whether the queue is full, so that one more is answered `busy`.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
@@ -234,6 +272,11 @@ impl Executor {
 }
 
 impl Inner {
+    /// Whether its queue has no room.
+    fn is_full(&self) -> bool {
+        self.config.queue > 0 && self.waiting.load(Ordering::Relaxed) >= self.config.queue
+    }
+
     /// Running, waiting, and as many again that are being admitted or reported.
     fn most_live(&self) -> usize {
         2 * (self.config.max_concurrency as usize + self.config.queue as usize) + 64

@@ -11,6 +11,7 @@ use tokio::sync::SemaphorePermit;
 use viworks_protocol::id::InvocationId;
 use viworks_protocol::outcome::{Outcome, Report};
 use viworks_protocol::receipt::Receipt;
+use viworks_protocol::trace::TraceContext;
 use viworks_protocol::warrant::{Mode, VerifiedWarrant};
 use viworks_signing::release::EffectClass;
 
@@ -47,7 +48,7 @@ pub(super) async fn run(executor: Arc<Inner>, warrant: VerifiedWarrant, live: Ar
     if served.is_err() {
         executor.metrics.panics.fetch_add(1, Ordering::Relaxed);
         tracing::error!(%invocation, verb = %warrant.warrant().verb, "a task of the gateway panicked");
-        executor.panicked(&warrant).await;
+        executor.panicked(&warrant, &live).await;
     }
     lock(&executor.live).remove(&invocation);
 }
@@ -65,7 +66,9 @@ impl Inner {
         let keep = self.keep(warrant, target.as_ref().ok());
         match keep {
             Keep::Journal => {
-                match self.journal.admit_with(&self.draft(warrant, &target), forget_after_ms(warrant)).await {
+                let draft = self.draft(warrant, &target);
+                let admitted = self.journal.admit_with(&draft, forget_after_ms(warrant));
+                match self.timed("admission", live, admitted).await {
                     Ok(Admission::Fresh) => {}
                     Ok(Admission::Running) => {
                         self.metrics.duplicates.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +83,7 @@ impl Inner {
                     Err(error) => {
                         let message = format!("it could not be journaled, so it did not run: {error}");
                         let report = Report::refused(Outcome::Failed, "unavailable", message, unix_ms());
-                        self.end(warrant, Keep::Memory, report, &Used::default()).await;
+                        self.end(warrant, live, Keep::Memory, report, &Used::default()).await;
                         return;
                     }
                 }
@@ -109,7 +112,7 @@ impl Inner {
             }
             Keep::Memory => self.accepted_if_slow(invocation, turn).await,
         };
-        self.end(warrant, keep, report, &uses.so_far()).await;
+        self.end(warrant, live, keep, report, &uses.so_far()).await;
     }
 
     /// Its receipt, as far as that is known before it runs.
@@ -167,7 +170,7 @@ impl Inner {
     }
 
     async fn take_turn(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live, uses: &Uses) -> Report {
-        let slot = match self.slot(warrant, live).await {
+        let slot = match self.timed("queue", live, self.slot(warrant, live)).await {
             Ok(slot) => slot,
             Err(report) => return *report,
         };
@@ -175,7 +178,7 @@ impl Inner {
             return Report::refused(Outcome::Expired, "expired", "expired before it began", unix_ms());
         }
         let running = Gauge::up(&self.metrics.running);
-        let mut report = self.invoke(warrant, target, live, uses).await;
+        let mut report = self.timed("run", live, self.invoke(warrant, target, live, uses)).await;
         drop((running, slot));
         let stopped = report.outcome == Outcome::Cancelled && !live.asked.load(Ordering::Acquire);
         if let Some(failure) = report.failure.as_mut().filter(|_| stopped) {
@@ -225,7 +228,7 @@ impl Inner {
     async fn invoke(&self, warrant: &VerifiedWarrant, target: &Target, live: &Live, uses: &Uses) -> Report {
         let (order, invocation) = (warrant.warrant(), warrant.invocation());
         let recorder = match self.recorder(warrant, target).await {
-            Ok(recorder) => recorder.noting(uses.clone()),
+            Ok(recorder) => recorder.noting(uses.clone()).timed(live.timings.clone()),
             Err(report) => return *report,
         };
         if let Some(command) = &order.undo {
@@ -272,22 +275,26 @@ impl Inner {
     }
 
     /// Keep the report, then tell it.
-    async fn end(&self, warrant: &VerifiedWarrant, keep: Keep, mut report: Report, used: &Used) {
+    async fn end(&self, warrant: &VerifiedWarrant, live: &Live, keep: Keep, mut report: Report, used: &Used) {
         let (order, invocation) = (warrant.warrant(), warrant.invocation());
         self.metrics.ended(&report);
         let kept = match keep {
             Keep::Memory => false,
-            Keep::Journal => match self.journal.finish_with(invocation, &report, used).await {
-                Ok(receipt) => {
-                    report.receipt = receipt;
-                    true
+            Keep::Journal => {
+                match self.timed("report", live, self.journal.finish_with(invocation, &report, used)).await {
+                    Ok(receipt) => {
+                        report.receipt = receipt;
+                        true
+                    }
+                    Err(error) => {
+                        tracing::error!(%invocation, %error, "the report could not be journaled; it is kept in memory");
+                        false
+                    }
                 }
-                Err(error) => {
-                    tracing::error!(%invocation, %error, "the report could not be journaled; it is kept in memory");
-                    false
-                }
-            },
+            }
         };
+        // Not in the journal's copy: a trace is not worth a repetition.
+        report.timings = live.timings.take();
         let report = Arc::new(report);
         if !kept {
             lock(&self.reads).keep(invocation.clone(), report.clone());
@@ -298,19 +305,30 @@ impl Inner {
             %invocation, command = %order.command, verb = %order.verb, plugin = %order.plugin, digest = %order.digest,
             caller = %order.caller, outcome = report.outcome.as_str(),
             code = report.failure.as_ref().map(|f| f.code.as_str()),
+            trace_id = live.trace.as_ref().map(TraceContext::trace_id),
             effects = report.effects.len(), denials = report.cost.denials, wall_us = report.cost.wall_us,
             "ended"
         );
     }
 
     /// What can be said of an invocation whose task died.
-    async fn panicked(&self, warrant: &VerifiedWarrant) {
+    async fn panicked(&self, warrant: &VerifiedWarrant, live: &Live) {
         let keep = self.keep(warrant, self.target(warrant).ok().as_ref());
         let (outcome, message) = match keep {
             Keep::Memory => (Outcome::Failed, "the gateway failed while it ran a read"),
             Keep::Journal => (Outcome::Unknown, "the gateway failed while it ran; its effects can't be told"),
         };
-        self.end(warrant, keep, Report::refused(outcome, "interrupted", message, unix_ms()), &Used::default()).await;
+        let report = Report::refused(outcome, "interrupted", message, unix_ms());
+        self.end(warrant, live, keep, report, &Used::default()).await;
+    }
+
+    /// One phase, for the metrics and for a trace.
+    async fn timed<T>(&self, phase: &'static str, live: &Live, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let done = work.await;
+        self.metrics.phase(phase, began.elapsed());
+        live.timings.end(phase, live.timings.start().map(|_| began), false);
+        done
     }
 
     async fn accepted(&self, invocation: &InvocationId) {

@@ -8,6 +8,7 @@ use viworks_protocol::frame::{BackendFrame, Bounds, PluginOffer};
 use viworks_protocol::id::{AgentId, InvocationId};
 use viworks_protocol::merkle::Proof;
 use viworks_protocol::outcome::{Outcome, Report};
+use viworks_protocol::trace::TraceContext;
 use viworks_protocol::warrant::{self, Order, PAYLOAD_TYPE, VerifiedWarrant, Warrant, WarrantError};
 use viworks_signing::keys::PublicKey;
 
@@ -16,8 +17,8 @@ use crate::clock::{Clock, host_ms};
 /// What the link hands on.
 #[derive(Debug)]
 pub enum Incoming {
-    /// Run it, unless it is known.
-    Run(Box<VerifiedWarrant>),
+    /// Run it, unless it is known; the trace is the backend's word and signed by nobody.
+    Run(Box<VerifiedWarrant>, Option<TraceContext>),
     /// An order for a certain invocation was refused. Deliver the report, unless the
     /// invocation is known: then what it did is the truth.
     Refused {

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use viworks_protocol::frame::{BackendFrame, GatewayFrame};
+use viworks_protocol::trace::TraceContext;
 
 use super::Link;
 use super::connect::Socket;
@@ -181,8 +182,11 @@ async fn hear(message: Message, rates: &mut Rates, link: &Link) -> Result<(), Wh
             }
             // A gateway that drains takes no orders: the backend delivers them again.
             BackendFrame::Invoke { .. } if link.draining.is_cancelled() => return Ok(()),
-            BackendFrame::Invoke { proof, order } => match link.judge.judge(&order, &proof) {
-                Ok(warrant) => Some(Incoming::Run(Box::new(warrant))),
+            BackendFrame::Invoke { proof, order, trace } => match link.judge.judge(&order, &proof) {
+                Ok(warrant) => {
+                    let trace = trace.as_deref().and_then(TraceContext::parse);
+                    Some(Incoming::Run(Box::new(warrant), trace))
+                }
                 Err(unlawful) => {
                     link.state.orders_refused.fetch_add(1, Ordering::Relaxed);
                     unlawful.answer()

@@ -66,6 +66,12 @@ impl Registry {
         self.slot(id).active
     }
 
+    /// Whether this is true of any active plugin.
+    #[must_use]
+    pub fn any(&self, wanted: impl Fn(&AdmittedPlugin) -> bool) -> bool {
+        self.snapshot().plugins.values().filter_map(|slot| slot.active.as_deref()).any(wanted)
+    }
+
     /// The release that is planned beside the active one of this id.
     #[must_use]
     pub fn shadow(&self, id: &str) -> Option<Shadow> {

@@ -93,7 +93,10 @@ macro_rules! forward {
                     return answer;
                 }
                 let before = self.0.recorder.made();
+                let began = self.0.recorder.timings().start();
                 let answer = <Call as $host>::$name(self.0, $($arg),*).await;
+                let refused = answer.as_ref().map_or(true, |answer| answer.refused().is_some());
+                self.0.recorder.timings().end(CALL, began, refused);
                 if let Ok(answer) = &answer {
                     self.note($capability, answer.refused());
                 }

@@ -100,7 +100,11 @@ impl Prepared {
     }
 
     async fn call(&self, store: &mut Store<Call>, verb: &Verb, params: &[Val]) -> wasmtime::Result<Val> {
-        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let timings = store.data().recorder.timings().clone();
+        let began = timings.start();
+        let instance = self.pre.instantiate_async(&mut *store).await;
+        timings.end("instantiate", began, instance.is_err());
+        let instance = instance?;
         let func = instance
             .get_func(&mut *store, verb.export)
             .ok_or_else(|| wasmtime::format_err!("the verb's function is gone"))?;
@@ -182,6 +186,7 @@ impl Call {
             log,
             log_truncated,
             cost,
+            timings: Vec::new(),
             started_ms: 0,
             finished_ms: 0,
         }

@@ -34,10 +34,12 @@ pub async fn ask(socket: &Path) -> Result<Health, AskError> {
     serde_json::from_slice(&body).map_err(|e| AskError::Answer(e.into()))
 }
 
-/// The metrics' text.
-#[cfg(test)]
-pub(crate) async fn metrics_of(socket: &Path) -> Result<String, AskError> {
-    let body = get(socket, "/metrics").await?;
+/// The metrics' text, as node_exporter's textfile collector wants it.
+///
+/// # Errors
+/// When no gateway answers, or not with text.
+pub async fn metrics_of(socket: &Path) -> Result<String, AskError> {
+    let body = tokio::time::timeout(LIMIT, get(socket, "/metrics")).await.map_err(|_| AskError::Timeout)??;
     String::from_utf8(body.to_vec()).map_err(|e| AskError::Answer(e.into()))
 }
 

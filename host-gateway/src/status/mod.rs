@@ -1,17 +1,18 @@
 //! How this gateway is: for its host's owner through a unix socket, and the gateway's part
 //! of the telemetry. Reads counters; changes nothing.
 //!
-//! [`server`] the socket · [`metrics`] Prometheus text · [`client`] `viworks-gateway status`
+//! [`server`] the socket · [`services`] how each part fares · [`metrics`] Prometheus text · [`client`] `viworks-gateway status`
 
 mod client;
 mod metrics;
 mod server;
+mod services;
 
-#[cfg(test)]
-pub(crate) use client::metrics_of;
-pub use client::{AskError, ask};
+pub use client::{AskError, ask, metrics_of};
 pub use server::{ServeError, Server};
+pub use services::Service;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -28,7 +29,8 @@ use crate::executor::Executor;
 use crate::journal::Journal;
 use crate::link::{LinkState, LinkStatus, Phase};
 use crate::plugins::Plugins;
-use crate::trust::{Standing, TrustHealth};
+use crate::trust::TrustHealth;
+use services::Probes;
 
 /// Handles on everything that has something to tell. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -47,13 +49,13 @@ struct Inner {
     journal: Journal,
     audit: Audit,
     clock: Clock,
+    probes: Probes,
 }
 
 /// `GET /health`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Health {
-    /// `healthy`: connected, the journal can be written, the repository's metadata is not
-    /// stale and the policy file is the one that counts. Else `degraded`.
+    /// `healthy` where all services are; else `degraded`.
     pub status: String,
     pub agent: String,
     pub version: String,
@@ -70,6 +72,9 @@ pub struct Health {
     /// How far the host's clock is behind the backend's.
     pub clock_offset_ms: i64,
     pub audit_lost: u64,
+    /// Each part by name.
+    #[serde(default)]
+    pub services: BTreeMap<String, Service>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,6 +104,7 @@ impl Vitals {
         audit: Audit,
         clock: Clock,
     ) -> Self {
+        let probes = Probes::new(Arc::clone(executor.host()), &config.state_dir);
         Self(Arc::new(Inner {
             agent: config.agent.to_string(),
             max_concurrency: config.max_concurrency,
@@ -111,6 +117,7 @@ impl Vitals {
             journal,
             audit,
             clock,
+            probes,
         }))
     }
 
@@ -131,15 +138,26 @@ impl Vitals {
         self.0.plugins.repository().health(SystemTime::now())
     }
 
+    /// Why this gateway takes no orders now: `draining`, `disconnected`, `journal`. Empty: it does.
     #[must_use]
-    pub fn health(&self) -> Health {
+    pub fn not_ready(&self) -> Vec<&'static str> {
+        let inner = &self.0;
+        let checks = [
+            ("draining", inner.executor.is_draining()),
+            ("disconnected", inner.link.status().phase != Phase::Connected),
+            ("journal", inner.journal.fault().is_some()),
+        ];
+        checks.into_iter().filter(|(_, not)| *not).map(|(reason, _)| reason).collect()
+    }
+
+    pub async fn health(&self) -> Health {
         let inner = &self.0;
         let link = inner.link.status();
         let fault = inner.journal.fault().map(|fault| fault.to_string());
         let repository = self.repository();
         let policy = inner.policy.health();
-        let current = repository.standing != Standing::Stale && policy.fault.is_none();
-        let healthy = link.phase == Phase::Connected && fault.is_none() && current;
+        let services = self.services().await;
+        let healthy = services.values().all(Service::is_healthy);
         let metrics = inner.executor.metrics();
         Health {
             status: if healthy { "healthy" } else { "degraded" }.to_owned(),
@@ -161,6 +179,7 @@ impl Vitals {
             certificate_expires: inner.certificate_expires,
             clock_offset_ms: inner.clock.offset_ms(),
             audit_lost: inner.audit.dropped(),
+            services,
         }
     }
 

@@ -1,5 +1,5 @@
-//! The status socket: HTTP/1 on a unix socket of mode 0660, `GET /health` and `GET
-//! /metrics`. Refuses everything else, and more than a few callers at a time.
+//! The status socket: HTTP/1 on a unix socket of mode 0660, `GET /health`, `/health/live`,
+//! `/health/ready` and `/metrics`. Refuses everything else, and more than a few callers at a time.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -16,13 +16,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use viworks_protocol::exposition::Format;
 
 use super::{LIMIT, Vitals, metrics};
 
 /// Callers at a time; one more waits in the socket's queue.
 const CALLERS: usize = 8;
-
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The bound socket; gone from the file system when dropped.
 #[derive(Debug)]
@@ -77,8 +76,8 @@ impl Server {
             tasks.spawn(async move {
                 let _place = place;
                 let service = service_fn(move |request| {
-                    let response = answer(&request, &vitals);
-                    async { Ok::<_, Infallible>(response) }
+                    let vitals = vitals.clone();
+                    async move { Ok::<_, Infallible>(answer(&request, &vitals).await) }
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.keep_alive(false).max_buf_size(16 * 1_024);
@@ -95,16 +94,33 @@ impl Drop for Server {
     }
 }
 
-fn answer<B>(request: &Request<B>, vitals: &Vitals) -> Response<Full<Bytes>> {
+async fn answer<B>(request: &Request<B>, vitals: &Vitals) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/health") => {
-            let health = vitals.health();
+            let health = vitals.health().await;
             let status = if health.status == "healthy" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             (status, "application/json", serde_json::to_string(&health).unwrap_or_default())
         }
-        (&Method::GET, "/metrics") => (StatusCode::OK, OPEN_METRICS, metrics::text(vitals)),
-        (_, "/health" | "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "only /health and /metrics\n".to_owned()),
+        (&Method::GET, "/health/live") => (StatusCode::OK, "application/json", r#"{"status":"alive"}"#.to_owned()),
+        (&Method::GET, "/health/ready") => {
+            let reasons = vitals.not_ready();
+            let (code, status) = match reasons.is_empty() {
+                true => (StatusCode::OK, "ready"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+            };
+            (code, "application/json", serde_json::json!({ "status": status, "reasons": reasons }).to_string())
+        }
+        (&Method::GET, "/metrics") => {
+            let format = Format::accepted(request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+            let services = vitals.services().await;
+            (StatusCode::OK, format.content_type(), format.write(metrics::text(vitals, services)))
+        }
+        (_, "/health" | "/health/live" | "/health/ready" | "/metrics") => {
+            (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned())
+        }
+        _ => {
+            (StatusCode::NOT_FOUND, "text/plain", "only /health, /health/live, /health/ready and /metrics\n".to_owned())
+        }
     };
     let response = Response::builder().status(status).header(CONTENT_TYPE, kind).header(CACHE_CONTROL, "no-store");
     response.header(ALLOW, "GET").body(Full::new(body.into())).unwrap_or_default()

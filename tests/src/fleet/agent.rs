@@ -120,6 +120,7 @@ impl Answers {
             shadow: None,
             log: Vec::new(),
             log_truncated: false,
+            timings: Vec::new(),
             cost: Cost { wall_us: 1, ..Cost::default() },
             started_ms: now,
             finished_ms: now,

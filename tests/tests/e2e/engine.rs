@@ -17,7 +17,7 @@ use crate::Result;
 /// dockerd in network and mount namespaces of its own, so that it meets no other.
 struct Engine {
     dir: tempfile::TempDir,
-    _dockerd: Running,
+    dockerd: Running,
 }
 
 impl Engine {
@@ -31,7 +31,7 @@ impl Engine {
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "bash", "-c", &script]);
         let dockerd = Running::start_with(&mut command, &dir.path().join("dockerd.log"))?;
-        let engine = Self { dir, _dockerd: dockerd };
+        let engine = Self { dir, dockerd };
         eventually("dockerd answers", Duration::from_secs(30), || engine.docker(&["version"]).map(Some))?;
         engine.import_image()?;
         Ok(engine)
@@ -160,5 +160,47 @@ fn without_an_engine_it_says_so() -> Result {
     let ended = cluster.run("web-01", "list_containers", &json!({}))?;
     assert_eq!(ended["failure"]["code"], "unavailable", "{ended}");
     assert!(ended["failure"]["message"].as_str().is_some_and(|m| m.contains("no.sock")), "{ended}");
+    Ok(())
+}
+
+#[test]
+fn an_engine_that_goes_shows_in_the_gateway_s_health() -> Result {
+    let mut engine = Engine::start()?;
+    let cluster = Cluster::start()?;
+    cluster.publish("containers")?;
+    let mut setup = Setup::new(&cluster, "docker-01")?;
+    setup.keys = format!("container_engine = {:?}\n", engine.socket());
+    let gateway = setup.start(&cluster)?;
+    cluster.ready("docker-01", 1)?;
+    let socket = gateway.dir.join("state/status.sock").to_string_lossy().into_owned();
+    let ask = |path: &str| -> std::io::Result<serde_json::Value> {
+        let url = format!("http://gateway{path}");
+        let text = run(Path::new("/usr/bin/curl"), ["-sS", "--max-time", "5", "--unix-socket", &socket, &url])?;
+        serde_json::from_str(&text).map_err(Error::other)
+    };
+    let shows = |wanted: &str| {
+        eventually(&format!("the engine is {wanted}"), Duration::from_secs(20), || {
+            let health = ask("/health")?;
+            let service = &health["services"]["container_engine"]["status"];
+            if service == wanted && health["status"] == wanted {
+                Ok(Some(()))
+            } else {
+                Err(Error::other(health.to_string()))
+            }
+        })
+    };
+    shows("healthy")?;
+    assert_eq!(ask("/health/ready")?["status"], "ready");
+    // It hangs first: the answer comes in time all the same.
+    viworks_tests::program::signal(engine.dockerd.pid(), "STOP")?;
+    shows("degraded")?;
+    viworks_tests::program::signal(engine.dockerd.pid(), "CONT")?;
+    shows("healthy")?;
+    engine.dockerd.kill()?;
+    shows("degraded")?;
+    assert_eq!(ask("/health/ready")?["status"], "ready", "other verbs work");
+    assert_eq!(ask("/health/live")?["status"], "alive");
+    let told = run(&viworks_tests::program::program("viworks-gateway")?, ["status", "--socket", &socket]);
+    assert!(told.is_err_and(|e| e.to_string().contains("container_engine")), "`status` names it and exits 1");
     Ok(())
 }

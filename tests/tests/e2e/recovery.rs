@@ -203,7 +203,7 @@ pub fn metric(api: &Api, name: &str) -> std::io::Result<f64> {
 pub fn online(cluster: &Cluster, count: u32, within: Duration) -> Result {
     eventually(&format!("{count} online"), within, || {
         let online = metric(&cluster.api, "viworks_backend_agents_online")?;
-        let known = metric(&cluster.api, "viworks_backend_agents")?;
+        let known = metric(&cluster.api, "viworks_backend_agents{state=\"online\"}")?;
         let all = online.min(known) >= f64::from(count);
         if all { Ok(Some(())) } else { Err(Error::other(format!("{online} are online, {known} known"))) }
     })

@@ -2,7 +2,7 @@
 //! undo what changed nothing, what has not ended, what was undone, and what gateways have
 //! forgotten how to take back.
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use crate::api::extract::{MaybeJson, Path};
 use crate::api::problem::{Code, Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
 use crate::dispatch::{Request, Task};
+use crate::spans::Open;
 use crate::store::model;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -49,6 +50,7 @@ pub async fn undo(
     State(api): State<Shared>,
     permit: Permit<action::Command>,
     Path(id): Path<String>,
+    trace: Option<Extension<Open>>,
     MaybeJson(request): MaybeJson<UndoRequest>,
 ) -> Result<Response> {
     let deadline = Instant::now() + create::wait(request.wait_secs)?;
@@ -77,6 +79,7 @@ pub async fn undo(
         expires_in_secs: request.expires_in_secs.map(u64::from),
         batch: None,
         idempotency_key: None,
+        trace: trace.map(|Extension(trace)| trace),
     };
     let accepted = api.app.engine.accept(request).await?;
     create::answer(&api, accepted, deadline).await

@@ -1,7 +1,7 @@
 //! From a request to an accepted command: read, check the verb and its arguments, freeze
 //! the targets, hand over to the engine. Whatever is refused here has queued nothing.
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sha2::{Digest as _, Sha256};
@@ -18,6 +18,7 @@ use crate::api::extract::Json;
 use crate::api::problem::{Problem, ProblemBody, Result};
 use crate::authz::{Permit, action};
 use crate::dispatch::{AcceptError, Accepted, EndedCommand, Event, Request};
+use crate::spans::Open;
 use crate::store::model::{self, IdempotencyKey};
 
 /// The longest that a client may wait for results.
@@ -37,6 +38,7 @@ pub async fn post(
     State(api): State<Shared>,
     permit: Permit<action::Command>,
     headers: HeaderMap,
+    trace: Option<Extension<Open>>,
     Json(request): Json<CommandRequest>,
 ) -> Result<Response> {
     let deadline = Instant::now() + wait(request.wait_secs)?;
@@ -71,6 +73,7 @@ pub async fn post(
         expires_in_secs: request.expires_in_secs.map(u64::from),
         batch: request.batch,
         idempotency_key: key,
+        trace: trace.map(|Extension(trace)| trace),
     };
     let accepted = api.app.engine.accept(request).await?;
     answer(&api, accepted, deadline).await

@@ -25,7 +25,8 @@ async fn metrics_count_requests_by_route_and_not_by_what_clients_choose() {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
     assert!(!metrics.contains("web-01") && !metrics.contains("made-up") && !metrics.contains("BREW"));
-    assert!(metrics.ends_with("# EOF\n"));
+    assert!(!metrics.contains("# EOF"), "the older text, for who names no format");
+    assert_eq!(reply.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
 }
 
 #[tokio::test]
@@ -80,16 +81,34 @@ async fn the_documentation_lists_every_metric_and_no_other() {
         &metrics.rollouts,
         &metrics.shadows,
         &metrics.repository_updates,
+        &metrics.spans,
     ] {
         Metrics::count(family, "tests");
     }
+    metrics.latencies.invocation("look", "run", 1);
+    metrics.latencies.session("closed", std::time::Duration::ZERO);
     fixture.get("/agents", "").await.expect(401);
     let served = fixture.get("/metrics", "viewer").await.text;
-    let mut served: Vec<_> = served.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let counter = |name: &'_ str| name.strip_suffix("_total").unwrap_or(name).to_owned();
+    let mut served: Vec<_> =
+        served.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).map(counter).collect();
     let documentation = include_str!("../../../../docs/metrics.md");
     let mut documented: Vec<_> =
-        documentation.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
+        documentation.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).map(str::to_owned).collect();
+    documented.retain(|name| name.starts_with("viworks_backend_"));
     served.sort_unstable();
     documented.sort_unstable();
     assert_eq!(served, documented);
+}
+
+#[tokio::test]
+async fn readiness_ends_with_the_drain_and_liveness_does_not() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.get("/health/live", "").await.expect(200)["status"], "alive");
+    assert_eq!(fixture.get("/health/ready", "").await.expect(200), json!({"status": "ready", "reasons": []}));
+    fixture.app.ready.drain();
+    let not = fixture.get("/health/ready", "").await.expect(503);
+    assert_eq!(not, json!({"status": "not_ready", "reasons": ["draining"]}));
+    fixture.get("/agents", "viewer").await.expect(200);
+    fixture.get("/health/live", "").await.expect(200);
 }

@@ -32,6 +32,7 @@ fn request(backend: &Backend, id: &str) -> Request {
         expires_in_secs: None,
         batch: None,
         idempotency_key: None,
+        trace: None,
     }
 }
 
@@ -180,7 +181,7 @@ async fn a_command_goes_out_and_its_result_comes_back() {
     let mut gateway = backend.session("web-01").await;
     backend.connected("web-01", true).await;
     let id = backend.state.engine.accept(request(&backend, "web-01")).await.expect("accepted").command.id;
-    let Some(BackendFrame::Invoke { proof, order }) = gateway.next().await else { panic!("an invoke frame") };
+    let Some(BackendFrame::Invoke { proof, order, .. }) = gateway.next().await else { panic!("an invoke frame") };
     let public = crate::keys::release_keys(&backend.dir.path().join("data/warrant.pub.pem")).expect("a key");
     let now = backend.state.clock.now_ms();
     let verified = warrant::verify(&order, &proof, &public, &agent("web-01"), now).expect("a warrant");

@@ -7,6 +7,7 @@ mod accept;
 mod agents;
 mod apply;
 mod approvals;
+mod census;
 mod cluster;
 mod commands;
 mod connection;
@@ -54,7 +55,7 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<(Readers, Writabl
         ("idle_in_transaction_session_timeout", "20s"),
     ]);
     let mut conn = connect(&options).await.map_err(StoreError::Open)?;
-    migrate(&mut conn, &sqlx::migrate!("src/store/postgres/migrations")).await?;
+    migrate(&mut conn, &census::MIGRATIONS).await?;
     drop(conn.close().await);
     let pool = PgPoolOptions::new()
         .max_connections(READERS)

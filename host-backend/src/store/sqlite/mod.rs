@@ -5,6 +5,7 @@ mod accept;
 mod agents;
 mod apply;
 mod approvals;
+mod census;
 mod cluster;
 mod commands;
 pub(super) mod copy;
@@ -64,7 +65,7 @@ pub(super) async fn open(file: &Path) -> Result<(Readers, Writable), StoreError>
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5));
     let mut conn = SqliteConnection::connect_with(&options).await.map_err(StoreError::Open)?;
-    migrate(&mut conn, &sqlx::migrate!("src/store/sqlite/migrations")).await?;
+    migrate(&mut conn, &census::MIGRATIONS).await?;
     let pool = SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(Duration::from_secs(10))
@@ -108,6 +109,14 @@ impl Readers {
 impl Writable {
     /// Apply `ops` in one transaction: all or none.
     pub(super) async fn commit(&mut self, ops: &[&Op]) -> Result<Vec<Answer>, StoreError> {
+        let done = self.commit_once(ops).await;
+        if done.is_err() {
+            self.mend().await;
+        }
+        done
+    }
+
+    async fn commit_once(&mut self, ops: &[&Op]) -> Result<Vec<Answer>, StoreError> {
         if let [op] = ops
             && let Some(answer) = apply::alone(&mut self.conn, op).await
         {
@@ -128,6 +137,23 @@ impl Writable {
 
     /// Apply `notes` in one transaction: all or none.
     pub(super) async fn write_notes(&mut self, notes: &[Note]) -> Result<(), StoreError> {
+        let done = self.write_once(notes).await;
+        if done.is_err() {
+            self.mend().await;
+        }
+        done
+    }
+
+    /// SQLite itself rolls back where the disk is full, and then the connection's own idea of
+    /// its transaction is wrong for ever: after a failure there is a new one. Where none can be
+    /// had, the old one is tried again.
+    async fn mend(&mut self) {
+        if let Err(error) = self.reopen().await {
+            tracing::warn!(%error, "the database can't be opened again");
+        }
+    }
+
+    async fn write_once(&mut self, notes: &[Note]) -> Result<(), StoreError> {
         let mut tx = self.conn.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::Statement)?;
         apply::notes(&mut tx, notes).await?;
         tx.commit().await.map_err(StoreError::Statement)

@@ -139,6 +139,14 @@ impl Provider {
         self.engine.list(named).await
     }
 
+    /// Whether the engine answers, for the status.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub async fn answers(&self) -> Result<(), String> {
+        self.engine.version().await.map(drop).map_err(|failure| failure.to_string())
+    }
+
     pub(crate) async fn apply(&self, change: &Change) -> Result<Value, Failure> {
         let before = self.engine.inspect(change.id()).await?;
         change.check(&before)?;

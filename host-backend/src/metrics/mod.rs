@@ -1,4 +1,12 @@
-//! What the backend counts. Plain counters and gauges; the API writes them out.
+//! What the backend counts. Plain counters and histograms; the API writes them out.
+//!
+//! - [`latency`]: how long things take
+//! - [`process`]: the process itself, read as it is asked for
+
+mod latency;
+pub(crate) mod process;
+
+pub use latency::{Latencies, Latency};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -68,6 +76,9 @@ pub struct Metrics {
     pub instances_buried: Counter,
     /// Times that a background task was started again, by task.
     pub restarts: Family<Kind, Counter>,
+    /// Spans of traces, exported or dropped.
+    pub spans: Family<Kind, Counter>,
+    pub latencies: Latencies,
 }
 
 impl Metrics {
@@ -80,6 +91,17 @@ impl Metrics {
         // There from the start, so that a first fault shows as a rise.
         for kind in ["signature", "report", "gap", "forked"] {
             drop(self.receipt_faults.get_or_create(&Kind { kind: Word(kind) }));
+        }
+        for (family, kinds) in [
+            (&self.outcomes, &["succeeded", "failed", "denied", "cancelled", "expired", "unknown"][..]),
+            (&self.rollouts, &["rolled_back", "succeeded"]),
+            (&self.repository_updates, &["taken", "refused"]),
+            (&self.refusals, &["foreign-invocation", "identity-mismatch", "certificate-revoked", "second-session"]),
+            (&self.spans, &["exported", "dropped", "failed"]),
+        ] {
+            for kind in kinds {
+                drop(family.get_or_create(&Kind { kind: Word(kind) }));
+            }
         }
         let r = registry;
         r.register("frames", "Frames from gateways", self.frames.clone());
@@ -100,6 +122,8 @@ impl Metrics {
         r.register("rollouts", "Steps of rollouts", self.rollouts.clone());
         r.register("shadows", "Plans of releases beside the active one", self.shadows.clone());
         r.register("repository_updates", "Updates of the release repository", self.repository_updates.clone());
+        r.register("spans", "Spans of traces", self.spans.clone());
+        self.latencies.register(r);
         for kind in ["in", "out", "lost", "refused"] {
             drop(self.bus_messages.get_or_create(&Kind { kind: Word(kind) }));
         }
