@@ -25,7 +25,8 @@ until_true() {
 }
 is_version() { [ "$(version)" = "$1" ] && [ "$(viworks agents show web-01 --json | jq -r .status)" = online ]; }
 refused() { viworks agents show web-01 --json | jq -e --arg v "refused $1:" '.plugins[] | select(.plugin == "viworks-gateway" and (.detail // "" | startswith($v)))' >/dev/null; }
-known() { viworks-gateway status --json | jq -e --argjson t "$(jq .signed.version /srv/viworks/repo/metadata/timestamp.json)" '.repository.timestamp == $t' >/dev/null; }
+# No container engine runs here, and the status ends accordingly.
+known() { { viworks-gateway status --json || true; } | jq -e --argjson t "$(jq .signed.version /srv/viworks/repo/metadata/timestamp.json)" '.repository.timestamp == $t' >/dev/null; }
 works() { viworks run get_system_health --on web-01 --json | jq -e '.invocations[0].state == "succeeded"' >/dev/null; }
 
 say "not without its owner's word"
